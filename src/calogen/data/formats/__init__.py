@@ -1,0 +1,1 @@
+"""One file a format, each `sniff / read / write` in batches."""

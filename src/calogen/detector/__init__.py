@@ -1,0 +1,1 @@
+"""WHERE: detectors as pure descriptions, and the maths of their coordinates."""

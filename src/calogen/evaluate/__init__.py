@@ -1,0 +1,1 @@
+"""Judging one file of showers against another, whoever made them."""

@@ -1,0 +1,1 @@
+"""How to learn and draw p(x | c), given any network."""

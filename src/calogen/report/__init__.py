@@ -1,0 +1,1 @@
+"""Pictures and pages of numbers that others computed."""

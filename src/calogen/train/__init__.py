@@ -1,0 +1,1 @@
+"""The one training entry for any stage of any system."""

@@ -35,9 +35,9 @@ class Incident:
             directions that are not unit vectors or point out of the calorimeter, unknown PDG codes.
     """
 
-    energy: NDArray[np.float32]
-    direction: NDArray[np.float32]
-    pdg: NDArray[np.int32]
+    energy: NDArray[Any]
+    direction: NDArray[Any]
+    pdg: NDArray[Any]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "energy", np.ascontiguousarray(self.energy, dtype=np.float32))
@@ -111,9 +111,7 @@ class Incident:
 _GUN_STREAM = 0x67756E  # "gun": keeps these draws apart from any other use of the same seed
 
 
-def _draw_energy(
-    rng: np.random.Generator, n: int, low: float, high: float, spectrum: str
-) -> NDArray[np.float64]:
+def _draw_energy(rng: np.random.Generator, n: int, low: float, high: float, spectrum: str) -> NDArray[np.float64]:
     if not (0 < low <= high < math.inf):
         raise ValueError(f"energies must satisfy 0 < lowest <= highest in GeV, got {low}:{high}")
     u = rng.random(n)
@@ -161,10 +159,15 @@ def _from_angles(theta: ArrayLike, phi: ArrayLike) -> NDArray[np.float64]:
 
 def _barrel(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
     """Uniform over the face seen from the interaction point: cot(theta) and cot(phi) are uniform."""
-    cot_theta = rng.uniform(*sorted(1 / np.tan(np.radians(BARREL_THETA_DEG))), n)
-    cot_phi = rng.uniform(*sorted(1 / np.tan(np.radians(BARREL_PHI_DEG))), n)
+    cot_theta = _between(rng, BARREL_THETA_DEG, n)
+    cot_phi = _between(rng, BARREL_PHI_DEG, n)
     p = np.stack([cot_theta * np.sqrt(1 + cot_phi**2), cot_phi, np.ones(n)], axis=-1)
     return p / np.linalg.norm(p, axis=-1, keepdims=True)
+
+
+def _between(rng: np.random.Generator, angles_deg: tuple[float, float], n: int) -> NDArray[np.float64]:
+    low, high = sorted(1 / np.tan(np.radians(angles_deg)))
+    return rng.uniform(float(low), float(high), n)
 
 
 def _first(bad: NDArray[np.bool_]) -> int:
@@ -175,9 +178,7 @@ def _check_energy(energy: NDArray[np.float32]) -> None:
     bad = ~np.isfinite(energy) | (energy <= 0)
     if bad.any():
         i = _first(bad)
-        raise ValueError(
-            f"incident energy of shower {i} is {energy[i]}; it must be positive and finite (GeV)"
-        )
+        raise ValueError(f"incident energy of shower {i} is {energy[i]}; it must be positive and finite (GeV)")
     if energy.size and energy.max() > MAX_ENERGY_GEV:
         i = int(energy.argmax())
         raise ValueError(
@@ -207,6 +208,4 @@ def _check_pdg(pdg: NDArray[np.int32]) -> None:
             Particle.from_pdgid(int(code))
         except ParticleNotFound:
             i = _first(pdg == code)
-            raise ValueError(
-                f"PDG code {code} of shower {i} is not a known particle (photon is 22)"
-            ) from None
+            raise ValueError(f"PDG code {code} of shower {i} is not a known particle (photon is 22)") from None

@@ -16,7 +16,7 @@ from calogen.detector.geometry import Detector, tilt
 class PaddedShowers(NamedTuple):
     """Dense view for networks that need one: `points [N, P, 4]` (x mm, y mm, layer, energy GeV), `mask [N, P]`."""
 
-    points: NDArray[np.float32]
+    points: NDArray[Any]
     mask: NDArray[np.bool_]
 
 
@@ -37,14 +37,14 @@ class Showers:
             layers outside the detector.
     """
 
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    layer: NDArray[np.int16]
-    energy: NDArray[np.float32]
-    offsets: NDArray[np.int64]
+    x: NDArray[Any]
+    y: NDArray[Any]
+    layer: NDArray[Any]
+    energy: NDArray[Any]
+    offsets: NDArray[Any]
     incident: Incident
     detector: Detector
-    time: NDArray[np.float32] | None = None
+    time: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("x", "y", "energy") + (("time",) if self.time is not None else ()):
@@ -73,7 +73,7 @@ class Showers:
         return np.repeat(np.arange(len(self)), self.counts)
 
     @property
-    def visible_energy(self) -> NDArray[np.float64]:
+    def visible_energy(self) -> NDArray[Any]:
         """Energy of all points of each shower, `[N]` GeV."""
         return np.bincount(self.shower_index, weights=self.energy, minlength=len(self))
 
@@ -96,11 +96,7 @@ class Showers:
         """Showers of a slice, an index array or a boolean mask, in that order."""
         if isinstance(which, slice) and which.step in (None, 1):
             return self._contiguous(*which.indices(len(self))[:2])
-        index = (
-            np.arange(len(self))[which]
-            if isinstance(which, slice)
-            else np.arange(len(self))[np.asarray(which)]
-        )
+        index = np.arange(len(self))[which] if isinstance(which, slice) else np.arange(len(self))[np.asarray(which)]
         index = np.atleast_1d(index)
         counts = self.counts[index]
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -110,9 +106,7 @@ class Showers:
     def _contiguous(self, start: int, stop: int) -> Showers:
         stop = max(start, stop)
         points = slice(self.offsets[start], self.offsets[stop])
-        return self._take(
-            points, self.offsets[start : stop + 1] - self.offsets[start], self.incident[start:stop]
-        )
+        return self._take(points, self.offsets[start : stop + 1] - self.offsets[start], self.incident[start:stop])
 
     def _take(self, points: Any, offsets: NDArray[np.int64], incident: Incident) -> Showers:
         time = None if self.time is None else self.time[points]
@@ -159,9 +153,7 @@ class Showers:
         """No showers at all, of a detector."""
         nothing = np.zeros(0, dtype=np.float32)
         incident = Incident(nothing, np.zeros((0, 3), dtype=np.float32), np.zeros(0, dtype=np.int32))
-        return cls(
-            nothing, nothing, nothing.astype(np.int16), nothing, np.zeros(1, np.int64), incident, detector
-        )
+        return cls(nothing, nothing, nothing.astype(np.int16), nothing, np.zeros(1, np.int64), incident, detector)
 
     def upright(self) -> Showers:
         """The showers with the tilt of their direction removed, layer by layer (an angular shear)."""
@@ -203,13 +195,9 @@ def _check_lengths(s: Showers) -> None:
     n_points = s.x.shape[0] if s.x.ndim == 1 else -1
     for name in ("y", "layer", "energy") + (("time",) if s.time is not None else ()):
         if getattr(s, name).shape != (n_points,):
-            raise ValueError(
-                f"points need x, y, layer, energy [P]; x is {s.x.shape}, {name} {getattr(s, name).shape}"
-            )
+            raise ValueError(f"points need x, y, layer, energy [P]; x is {s.x.shape}, {name} {getattr(s, name).shape}")
     if s.offsets.shape != (len(s.incident) + 1,):
-        raise ValueError(
-            f"{len(s.incident)} showers need {len(s.incident) + 1} offsets, got {s.offsets.shape}"
-        )
+        raise ValueError(f"{len(s.incident)} showers need {len(s.incident) + 1} offsets, got {s.offsets.shape}")
     if s.offsets[0] != 0 or s.offsets[-1] != n_points or np.any(np.diff(s.offsets) < 0):
         raise ValueError(
             f"offsets must rise from 0 to the number of points {n_points}; "

@@ -20,7 +20,7 @@ class Voxels:
         ValueError: shapes that disagree with the detector, NaN, infinite or negative energies.
     """
 
-    energy: NDArray[np.float32]
+    energy: NDArray[Any]
     incident: Incident
     detector: Detector
 
@@ -50,9 +50,7 @@ class Voxels:
         """
         cells = {layer.cells for layer in self.detector.layers}
         if len(cells) > 1:
-            raise ValueError(
-                f"the layers of {self.detector.name!r} have different cells: there is no common grid"
-            )
+            raise ValueError(f"the layers of {self.detector.name!r} have different cells: there is no common grid")
         shape = _shape(cells.pop())
         return self.energy.reshape(len(self), self.detector.n_layers, *shape)
 

@@ -96,8 +96,7 @@ def _ds23(name: str, cells: Sequence[PolarCells]) -> Detector:
     return Detector(
         name,
         tuple(
-            Layer((i + 0.5) * DS23_LAYER_MM, DS23_LAYER_MM, "ecal", c, DS23_THRESHOLD_GEV)
-            for i, c in enumerate(cells)
+            Layer((i + 0.5) * DS23_LAYER_MM, DS23_LAYER_MM, "ecal", c, DS23_THRESHOLD_GEV) for i, c in enumerate(cells)
         ),
     )
 

@@ -240,9 +240,7 @@ class Detector:
 
     def layers_of(self, section: str) -> NDArray[np.int64]:
         """Indices of the layers of one section."""
-        return np.array(
-            [i for i, layer in enumerate(self.layers) if layer.section == section], dtype=np.int64
-        )
+        return np.array([i for i, layer in enumerate(self.layers) if layer.section == section], dtype=np.int64)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain description (JSON or TOML); layers with the same cells share them."""

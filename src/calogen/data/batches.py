@@ -49,7 +49,7 @@ def in_order(n: int, batch_size: int) -> list[Indices]:
 
 
 def shuffled(n: int, batch_size: int, rng: np.random.Generator, *, drop_last: bool = True) -> list[Indices]:
-    """One epoch of `n` showers in random order. `drop_last` leaves out an incomplete batch unless it is the only one."""
+    """One epoch of `n` showers in random order; `drop_last`: no incomplete batch, unless it is the only one."""
     _require_positive("batch size", batch_size)
     return _chunks(rng.permutation(n), batch_size, drop_last)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ ONECYCLE_FINAL_DIVISOR = 1e4
 
 def make_optimizer(parameters: Sequence[nn.Parameter], plan: Plan) -> torch.optim.Optimizer:
     """The plan's optimiser. Its learning rate is set anew at every step by `make_schedule`."""
-    common = {"lr": plan.learning_rate, "betas": plan.betas, "weight_decay": plan.weight_decay}
+    common: dict[str, Any] = {"lr": plan.learning_rate, "betas": plan.betas, "weight_decay": plan.weight_decay}
     if plan.optimizer == "radam":
         return torch.optim.RAdam(parameters, **common)
     if plan.optimizer == "adamw":

@@ -21,8 +21,8 @@ class Stage(ABC):
     """One step of the training of a system.
 
     `model` holds everything the stage learns, transforms included, as parameters and buffers whose shapes are fixed
-    by construction: its state dict is the stage's result. Stages are fitted in order; when `prepare` of one is called, the
-    models of those before it are final.
+    by construction: its state dict is the stage's result. Stages are fitted in order; when `prepare` of one is called,
+    the models of those before it are final.
     """
 
     name: str
@@ -60,7 +60,7 @@ class LearnedStage(Stage):
         """The parameters the optimiser moves: those of `model` that require a gradient."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def after_step(self, step: int) -> None:  # noqa: B027 - most stages do nothing here
+    def after_step(self, step: int) -> None:
         """Called after each optimiser step, for instance to move a distillation target. Must be deterministic."""
 
 

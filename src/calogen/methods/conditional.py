@@ -1,0 +1,116 @@
+"""What every generative method is: a loss for (x, c) and a way to draw x given c. And how ragged data are laid out.
+
+**Packed sets.** N sets with different numbers of points are one tensor `x [P, F]`, the points of set 0 first,
+and `counts [N]` that add up to P. No padding, no mask; a count may be zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Conditional(nn.Module):
+    """p(x | c). Subclasses say how it is learned and drawn."""
+
+    def loss(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Loss of each example [N].
+
+        Args:
+            x: [N, D]; packed points [P, F] with `mask` = counts [N]; or padded sets [N, L, F] with a
+                boolean `mask` [N, L].
+            c: condition [N, C].
+            mask: what is real in x, see above.
+        """
+        raise NotImplementedError
+
+    def sample(
+        self,
+        c: Tensor,
+        *,
+        counts: Tensor | None = None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw one x for every condition; with the same noise, no draw depends on another row of c.
+
+        Args:
+            c: conditions [N, C].
+            counts: how many points to draw for each [N], where x is a packed set of points.
+            noise: ready-made randomness, of the shape of the base distribution. Draw it set by set to make each set
+                depend on its own seed alone.
+            generator: the source of randomness when `noise` is not given.
+            options: of the method.
+        """
+        raise NotImplementedError
+
+
+def pack(x: Tensor, mask: Tensor | None, sets: int) -> tuple[Tensor, Tensor]:
+    """Bring x to packed points [P, F] and counts [N].
+
+    Args:
+        x: [N, F] (one point a set), [N, L, F], or packed [P, F].
+        mask: None; boolean [N, L] for padded x; or the counts [N] of packed x.
+        sets: N.
+
+    Raises:
+        ValueError: if x, mask and N do not fit each other.
+    """
+    if mask is None:
+        points = x.reshape(sets, -1, x.shape[-1]) if x.ndim == 3 else x.reshape(sets, 1, -1)
+        counts = torch.full((sets,), points.shape[1], device=x.device)
+        return points.flatten(0, 1), counts
+    if mask.dtype == torch.bool:
+        if x.ndim != 3 or mask.shape != x.shape[:2] or len(mask) != sets:
+            raise ValueError(f"mask {list(mask.shape)} does not say what is real in x {list(x.shape)} of {sets} sets")
+        return x[mask], mask.sum(dim=1)
+    if mask.shape != (sets,) or int(mask.sum()) != len(x):
+        raise ValueError(
+            f"counts {list(mask.shape)} with sum {int(mask.sum())} do not describe {len(x)} points in {sets} sets"
+        )
+    return x, mask
+
+
+def one_each(counts: Tensor | None, c: Tensor) -> Tensor:
+    """The counts [N]; without any, one point for each condition c [N, C]."""
+    return torch.ones(len(c), dtype=torch.int64, device=c.device) if counts is None else counts
+
+
+def per_point(values: Tensor, counts: Tensor) -> Tensor:
+    """One value a set [N] -> that value at each of its points [P, 1]."""
+    return torch.repeat_interleave(values, counts)[:, None]
+
+
+def mean_per_set(values: Tensor, counts: Tensor) -> Tensor:
+    """Mean over the points and features of each set: values [P, F], counts [N] -> [N]; 0 for an empty set."""
+    index = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    total = values.new_zeros(len(counts)).index_add(0, index, values.mean(dim=1))
+    return total / counts.clamp(min=1)
+
+
+def gaussian(
+    shape: tuple[int, ...],
+    like: Tensor,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Standard normal numbers of the given shape, drawn from `generator` unless they come ready as `noise`.
+
+    Raises:
+        ValueError: if `noise` has another shape.
+    """
+    if noise is None:
+        device = generator.device if generator is not None else like.device
+        return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+    if tuple(noise.shape) != shape:
+        raise ValueError(f"noise has shape {list(noise.shape)}, needed is {list(shape)}")
+    return noise.to(like)
+
+
+def refuse_unknown(options: dict[str, Any], known: str) -> None:
+    """Raise ValueError if any option is left over."""
+    if options:
+        raise ValueError(f"unknown options of sample: {', '.join(options)}; known are {known}")

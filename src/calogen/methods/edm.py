@@ -1,0 +1,143 @@
+"""EDM: diffusion with Karras et al.'s preconditioning (arXiv:2206.00364), on packed sets of points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from calogen.methods.conditional import Conditional, gaussian, mean_per_set, one_each, pack, per_point, refuse_unknown
+from calogen.methods.solvers import heun_edm, sigma_karras
+
+Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""F(x [P, F], c_noise [N], c [N, C], counts [N]) -> [P, F]."""
+
+
+class Scalings(NamedTuple):
+    """D(x, σ) = c_skip x + c_out F(c_in x, c_noise)."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+
+
+def edm_scalings(sigma: Tensor, sigma_data: Tensor) -> Scalings:
+    """Table 1 of EDM:  c_skip = σd²/(σ²+σd²),  c_out = σ σd/√(σ²+σd²),  c_in = 1/√(σ²+σd²)."""
+    norm = sigma**2 + sigma_data**2
+    return Scalings(sigma_data**2 / norm, sigma * sigma_data / norm.sqrt(), norm.rsqrt())
+
+
+def boundary_scalings(sigma: Tensor, sigma_data: Tensor, sigma_min: float) -> Scalings:
+    """EDM's scalings shifted so that D(x, σ_min) = x (consistency models, arXiv:2303.01469, eq. 25)."""
+    past = sigma - sigma_min
+    norm = sigma**2 + sigma_data**2
+    return Scalings(sigma_data**2 / (past**2 + sigma_data**2), past * sigma_data / norm.sqrt(), norm.rsqrt())
+
+
+def c_noise(sigma: Tensor) -> Tensor:
+    """How the network is told the noise level: ln σ / 4 (table 1 of EDM)."""
+    return sigma.log() / 4
+
+
+def precondition(network: Network, scalings: Scalings, x: Tensor, sigma: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+    """D(x, σ | c) from the network F; `scalings` broadcast to the points [P, F], sigma is [N]."""
+    F = network(scalings.c_in * x, c_noise(sigma), c, counts)
+    return scalings.c_skip * x + scalings.c_out * F
+
+
+class EDM(Conditional):
+    """A denoiser D(x, σ | c) = c_skip x + c_out F(c_in x; ln σ/4, c), trained at ln σ ~ N(p_mean, p_std²).
+
+    Args:
+        network: F, see `Network`; registered as a submodule.
+        features: F, length of a point.
+        sigma_data: standard deviation of the data, one number or one a feature; a buffer of the state.
+        p_mean, p_std: of ln σ in training (EDM table 1: -1.2, 1.2).
+        sigma_min, sigma_max, rho: noise levels of sampling (EDM table 1: 0.002, 80, 7).
+        stratified: draw the σ of a batch in equal slices of probability, instead of independently: the
+            loss of a batch then varies less. Each σ alone keeps its distribution.
+    """
+
+    sigma_data: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        features: int = 4,
+        *,
+        sigma_data: float | Sequence[float] = 0.5,
+        p_mean: float = -1.2,
+        p_std: float = 1.2,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        rho: float = 7.0,
+        stratified: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.features = features
+        self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).expand(features).clone())
+        self.p_mean, self.p_std = p_mean, p_std
+        self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
+        self.stratified = stratified
+
+    def denoise(self, x: Tensor, sigma: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+        """D(x, σ | c): packed x [P, F], sigma [N] (one a set), c [N, C], counts [N] -> [P, F]."""
+        scalings = edm_scalings(per_point(sigma, counts), self.sigma_data)
+        return precondition(self.network, scalings, x, sigma, c, counts)
+
+    def draw_sigma(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Noise levels of training [n], ln σ ~ N(p_mean, p_std²)."""
+        device = self.sigma_data.device
+        if not self.stratified:
+            return (self.p_mean + self.p_std * gaussian((n,), self.sigma_data, generator=generator)).exp()
+        u = torch.rand(n, generator=generator).to(device)
+        strata = torch.randperm(n, generator=generator).to(device)
+        quantile = ((strata + u) / n).clamp(1e-6, 1 - 1e-6)  # float32 round-off must not reach 0 or 1
+        return (self.p_mean + self.p_std * math.sqrt(2) * torch.erfinv(2 * quantile - 1)).exp()
+
+    def loss(
+        self, x: Tensor, c: Tensor, mask: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Mean squared error of F against (x - c_skip x_σ)/c_out, over the points and features of each set [N].
+
+        This is EDM's loss with its weight λ(σ) = 1/c_out². See `Conditional.loss` for the shapes.
+        """
+        x, counts = pack(x, mask, len(c))
+        sigma = self.draw_sigma(len(c), generator)
+        scalings = edm_scalings(per_point(sigma, counts), self.sigma_data)
+        x_noisy = x + per_point(sigma, counts) * gaussian(tuple(x.shape), x, generator=generator)
+        F = self.network(scalings.c_in * x_noisy, c_noise(sigma), c, counts)
+        target = (x - scalings.c_skip * x_noisy) / scalings.c_out
+        return mean_per_set((F - target) ** 2, counts)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        c: Tensor,
+        *,
+        counts: Tensor | None = None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        steps: int = 18,
+        **options: Any,
+    ) -> Tensor:
+        """Draw packed points [P, F] by Heun's method on Karras' noise levels (EDM algorithm 1, no churn).
+
+        Args:
+            c: conditions [N, C].
+            counts: points to draw for each [N], sum P; None draws one.
+            noise: standard normal numbers [P, F]; else they are drawn from `generator`.
+            steps: noise levels; 2 steps - 1 evaluations of the network.
+
+        Raises:
+            ValueError: for noise of another shape, or an unknown option.
+        """
+        refuse_unknown(options, "counts, noise, generator, steps")
+        counts = one_each(counts, c)
+        x = self.sigma_max * gaussian((int(counts.sum()), self.features), self.sigma_data, noise, generator)
+        sigmas = sigma_karras(steps, self.sigma_min, self.sigma_max, self.rho, self.sigma_data.device)
+        return heun_edm(lambda x, sigma: self.denoise(x, sigma.expand(len(c)), c, counts), x, sigmas)

@@ -19,8 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy import ToyStage, toy_showers, toy_stages, weights
 
 from calogen.train import Plan, TrainingError, fit
+from calogen.train.parallel import run_in_processes
 
 HERE = Path(__file__).parent
+KILLS = 2  # each costs a start of Python and torch
 SCRIPT = """
 import sys, time
 import torch
@@ -129,12 +131,12 @@ def test_killed_at_random_moments(tmp_path):
     env = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
     folder, chance = tmp_path / "killed", random.Random(1)
     kills = 0
-    for attempt in range(20):
-        pause = "0.004" if attempt < 3 else "0"
+    for attempt in range(KILLS + 1):
+        pause = "0.004" if attempt < KILLS else "0"
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), pause], env=env, stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
-        if attempt < 3:
+        if attempt < KILLS:
             time.sleep(chance.uniform(0.05, 0.5))
             process.send_signal(signal.SIGKILL)
         process.wait()
@@ -142,63 +144,39 @@ def test_killed_at_random_moments(tmp_path):
         if process.returncode == 0:
             break
         kills += 1
-    assert kills >= 2
+    assert kills >= 1
     stages, _ = run(folder)
     assert same(weights(whole), weights(stages))
 
 
 def test_two_processes_equal_one(tmp_path):
     one, _ = run(tmp_path / "one", steps=40, shards=2)
-    two = toy_stages(steps=40, shards=2)
+    two = toy_stages(steps=40)
+    two[1].record = tmp_path
     reports = fit(two, toy_showers(), toy_showers(50, 1), run_dir=tmp_path / "two", devices=2, progress=False)
     a, b = weights(one), weights(two)
     for name in a:
-        if not name.endswith("calls"):
+        if not name.endswith("calls"):  # counts the shards of one process
             torch.testing.assert_close(a[name], b[name], atol=1e-4, rtol=1e-4)
+    lines = [json.loads(line) for line in (tmp_path / "two/logs/second.jsonl").read_text().splitlines()]
+    assert lines[-1]["validation_loss"] < lines[0]["validation_loss"]
     assert reports[0].shards == 2
-    assert reports[0].train_loss < 4.0
+    ranks = [(tmp_path / f"rank{rank}.json").read_text() for rank in range(2)]
+    assert ranks[0] == ranks[1]
 
 
-def test_both_ranks_hold_equal_weights(tmp_path):
-    from calogen.train.parallel import run_in_processes
-
-    run_in_processes(_fit_and_save, (str(tmp_path),), 2, torch.device("cpu"))
-    a, b = ((tmp_path / f"rank{rank}.json").read_text() for rank in range(2))
-    assert a == b
+def test_complaint_of_a_process_is_one_line():
+    with pytest.raises(TrainingError, match=r"^too bad$"):
+        run_in_processes(_complain, (), 1, torch.device("cpu"))
 
 
-def _fit_and_save(folder: str, *, group) -> None:
-    from calogen.train.learn import learn
-    from calogen.train.run import Run
-
-    stage = ToyStage("first", Plan(steps=15, batch_size=31, validate_every=5, ema="constant", ema_decay=0.9))
-    store = Run(Path(folder))
-    if group.leads:
-        store.open({}, {})
-    group.wait()
-    learn(
-        stage,
-        toy_showers(),
-        toy_showers(9),
-        stage.plan,
-        run=store,
-        device=torch.device("cpu"),
-        group=group,
-        progress=False,
-    )
-    values = {k: v.tolist() for k, v in stage.model.state_dict().items()}
-    (Path(folder) / f"rank{group.rank}.json").write_text(json.dumps(values))
+def _complain(*, group) -> None:
+    raise ValueError("too bad")
 
 
-def test_complaint_of_a_process_is_one_line(tmp_path):
+def test_loss_that_is_no_number_ends_the_fit(tmp_path):
     with pytest.raises(TrainingError, match="lower learning_rate"):
-        fit(
-            toy_stages(steps=60, learning_rate=1e30, grad_clip=None)[:1],
-            toy_showers(),
-            run_dir=tmp_path,
-            devices=2,
-            progress=False,
-        )
+        run(tmp_path, learning_rate=1e30, grad_clip=None)
 
 
 def test_another_fit_in_the_same_directory_is_refused(tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
@@ -55,6 +58,7 @@ class ToyStage(LearnedStage):
 
     def __init__(self, name: str, plan: Plan, teacher: ToyModel | None = None) -> None:
         self.name, self.plan, self.teacher = name, plan, teacher
+        self.record: Path | None = None  # folder in which each process leaves its weights
         with seeded(0, name):
             self.model = ToyModel()
 
@@ -74,6 +78,11 @@ class ToyStage(LearnedStage):
 
     def loss(self, batch):
         return self.model.loss(*batch)
+
+    def after_step(self, step: int) -> None:
+        if self.record is not None:
+            values = {name: tensor.tolist() for name, tensor in self.model.named_parameters()}
+            (self.record / f"rank{dist.get_rank()}.json").write_text(json.dumps(values))
 
 
 class ToyCalibration(SolvedStage):

@@ -1,0 +1,90 @@
+"""From deposits to points: sub-cells with a random offset, a point at the place of the highest deposit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calogen.detector.geometry import OUTSIDE, Detector
+from calogen.geant4.stack import Stack
+from calogen.units import GEV_PER_MEV
+
+MIN_POINT_GEV = 1e-5 * GEV_PER_MEV
+"""Points below are dropped, as in the showers CaloClouds3 trains on (specification of the shared truth)."""
+
+HALF_WIDTH_MM = 1500.0
+"""Deposits farther from the entry point, in x or y, are not kept (half width of the readout in the catalog)."""
+
+_INDEX_BITS = 20  # of a sub-cell's number along x or y: enough for 1 m in steps of a micrometre
+
+
+class Steps(NamedTuple):
+    """Deposits of one event: `x, y` mm, `layer`, `energy` GeV, all `[S]`."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    layer: NDArray[np.int64]
+    energy: NDArray[np.float64]
+
+
+class Points(NamedTuple):
+    """Merged deposits of one event, `[P]`: `x, y` mm and `energy` GeV in float32, `layer` int16."""
+
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    layer: NDArray[np.int16]
+    energy: NDArray[np.float32]
+
+
+def merge(steps: Steps, subcell_mm: NDArray[np.float64], offset: NDArray[np.float64]) -> Points:
+    """Sum the deposits of each sub-cell.
+
+    `subcell_mm [L]` is the sub-cell of each layer, `offset [2]` in [0, 1) moves their grid, in sub-cells
+    (random per event in the published recipe, so that no grid survives in the average shower).
+    """
+    if not steps.energy.size:
+        return Points(*(np.zeros(0, t) for t in (np.float32, np.float32, np.int16, np.float32)))  # type: ignore[arg-type]
+    size = subcell_mm[steps.layer]
+    half = 1 << (_INDEX_BITS - 1)
+    i_x = np.floor(steps.x / size + offset[0]).astype(np.int64) + half
+    i_y = np.floor(steps.y / size + offset[1]).astype(np.int64) + half
+    cell = (((steps.layer << _INDEX_BITS) | i_x) << _INDEX_BITS) | i_y
+    order = np.lexsort((-steps.energy, cell))
+    first = np.flatnonzero(np.diff(cell[order], prepend=-1))
+    energy = np.add.reduceat(steps.energy[order], first)
+    keep = energy >= MIN_POINT_GEV
+    highest = order[first][keep]
+    return Points(
+        steps.x[highest].astype(np.float32),
+        steps.y[highest].astype(np.float32),
+        steps.layer[highest].astype(np.int16),
+        energy[keep].astype(np.float32),
+    )
+
+
+def voxelize(steps: Steps, detector: Detector) -> NDArray[np.float32]:
+    """Deposits summed straight into the detector's cells, `[cells]` GeV, zero below each layer's threshold."""
+    energy = np.zeros(detector.n_cells)
+    for i, layer in enumerate(detector.layers):
+        mine = steps.layer == i
+        index = layer.cells.index(steps.x[mine], steps.y[mine])
+        hit = index != OUTSIDE
+        first = int(detector.first_cell[i])
+        cells = np.bincount(index[hit], weights=steps.energy[mine][hit], minlength=layer.cells.n_cells)
+        cells[cells < layer.threshold_gev] = 0.0
+        energy[first : first + layer.cells.n_cells] = cells
+    return energy.astype(np.float32)
+
+
+def subcell_mm(stack: Stack, subcells: Sequence[int] | None = None) -> NDArray[np.float64]:
+    """Sub-cell size of every layer, `[L]` mm: readout pitch over the number of sub-cells along a side.
+
+    `subcells` gives one number a layer (default: the stack's own). Raises ValueError on another length.
+    """
+    numbers = stack.subcells if subcells is None else tuple(subcells)
+    if len(numbers) != stack.n_layers or min(numbers) < 1:
+        raise ValueError(f"sub-cells {numbers} must be {stack.n_layers} numbers of at least 1, one a layer")
+    return np.asarray(stack.cell_mm) / np.asarray(numbers)

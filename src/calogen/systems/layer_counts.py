@@ -1,0 +1,363 @@
+"""Points and energy per layer: as targets of a flow, back to whole points, onto generated points, and calibrated."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from calogen.data.projection import project
+from calogen.data.showers import Showers
+from calogen.gaussianize import ConditionalStandardize, GaussianQuantiles, Whitening
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """Of N showers: points `counts [N, L]`, energy `[N, L]` GeV, centre of gravity `cog [N, 3]` (x, y mm, z layers)."""
+
+    counts: NDArray[Any]
+    energy: NDArray[Any]
+    cog: NDArray[Any]
+
+    @classmethod
+    def of(cls, upright: Showers) -> LayerProfile:
+        """The profile of upright showers; centres of gravity are weighted with energy."""
+        index, energy = upright.shower_index, upright.energy.astype(np.float64)
+        total = np.maximum(upright.visible_energy, np.finfo(np.float64).tiny)
+        cog = [
+            np.bincount(index, weights=energy * value, minlength=len(upright)) / total
+            for value in (upright.x, upright.y, upright.layer + 0.5)
+        ]
+        return cls(upright.counts_per_layer, upright.energy_per_layer, np.stack(cog, axis=1))
+
+
+class ProfileTargets(nn.Module):
+    """Layer profiles as the vectors x [N, dim] a flow learns, and back."""
+
+    dim: int
+
+    @abstractmethod
+    def fit(self, profile: LayerProfile, condition: Tensor) -> None:
+        """Take the scales from training showers; condition [N, C] as the flow sees it."""
+
+    @abstractmethod
+    def encode(self, profile: LayerProfile, condition: Tensor, rng: np.random.Generator) -> Tensor:
+        """Profile of N showers -> x [N, dim]; `rng` spreads whole numbers and fills what does not exist."""
+
+    @abstractmethod
+    def decode(self, x: Tensor, condition: Tensor) -> LayerProfile:
+        """x [N, dim] -> profile, with counts still fractional and nothing clipped."""
+
+
+LINEAR_COLUMNS = ("points", "energy", "cog_x", "cog_y", "cog_z")
+
+
+class LinearTargets(ProfileTargets):
+    """(value - shift) / scale of counts and energies, as CaloClouds 2 and 3 use.
+
+    Args:
+        layers: L.
+        columns: what stands before the 2 L counts and energies, out of `LINEAR_COLUMNS`. With the totals
+            `points` and `energy` present, the layers give only the shares of those (CaloClouds2).
+        constants: (shift [dim], scale [dim]) as published, instead of fitted.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, layers: int, columns: tuple[str, ...], constants: tuple[list[float], list[float]] | None = None
+    ) -> None:
+        super().__init__()
+        self.layers, self.columns = layers, columns
+        self.dim = len(columns) + 2 * layers
+        shift, scale = constants or ([0.0] * self.dim, [1.0] * self.dim)
+        self.fixed = constants is not None
+        self.register_buffer("shift", torch.tensor(shift))
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def _values(self, profile: LayerProfile) -> Tensor:
+        totals = {"points": profile.counts.sum(1), "energy": profile.energy.sum(1)}
+        totals |= {f"cog_{axis}": profile.cog[:, i] for i, axis in enumerate("xyz")}
+        values = [totals[name][:, None] for name in self.columns] + [profile.counts, profile.energy]
+        return torch.from_numpy(np.concatenate(values, axis=1)).float()
+
+    def fit(self, profile: LayerProfile, condition: Tensor) -> None:
+        """Centre of gravity by mean and standard deviation; counts and energies by the largest seen in any layer."""
+        if self.fixed:
+            return
+        values = self._values(profile)
+        shift, scale = torch.zeros(self.dim), values.abs().amax(0)
+        for i, name in enumerate(self.columns):
+            if name.startswith("cog"):
+                shift[i], scale[i] = values[:, i].mean(), values[:, i].std()
+        self.shift.copy_(shift)
+        self.scale.copy_(scale.clamp(min=1e-6))
+
+    def encode(self, profile: LayerProfile, condition: Tensor, rng: np.random.Generator) -> Tensor:
+        """See `ProfileTargets`; counts are spread evenly about the whole number."""
+        counts = profile.counts + rng.random(profile.counts.shape) - 0.5
+        return (self._values(LayerProfile(counts, profile.energy, profile.cog)) - self.shift) / self.scale
+
+    def decode(self, x: Tensor, condition: Tensor) -> LayerProfile:
+        """See `ProfileTargets`."""
+        values = (x * self.scale + self.shift).double().cpu().numpy()
+        first = len(self.columns)
+        named = {name: values[:, i] for i, name in enumerate(self.columns)}
+        counts, energy = values[:, first : first + self.layers], values[:, first + self.layers :]
+        if "points" in named:
+            counts = _shares(counts) * named["points"][:, None]
+        if "energy" in named:
+            energy = _shares(energy) * named["energy"][:, None]
+        nothing = np.zeros(len(values))
+        cog = np.stack([named.get(f"cog_{axis}", nothing) for axis in "xyz"], axis=1)
+        return LayerProfile(counts, energy, cog)
+
+
+def _shares(values: NDArray[Any]) -> NDArray[Any]:
+    total = values.sum(1, keepdims=True)
+    return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+
+
+class FittedTargets(ProfileTargets):
+    """ln(1 + n_l), ln(E_l / n_l) and the centre of gravity, standardised given the condition, made normal, whitened.
+
+    All of it is fitted. Counts are spread over [n, n + 1); the energy per point of a layer without points,
+    which does not exist, is drawn from N(0, 1). Energies come out positive and zero exactly where there are no points.
+
+    Args:
+        layers: L.
+        condition: C, length of the flow's condition.
+    """
+
+    def __init__(self, layers: int, condition: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.dim = 2 + 2 * layers
+        self.standardize = ConditionalStandardize(self.dim, 2 + 2 * condition)
+        self.quantiles = GaussianQuantiles(self.dim)
+        self.whitening = Whitening(self.dim)
+
+    @staticmethod
+    def _features(condition: Tensor) -> Tensor:
+        """1, c, c², c_0³: the first entry of the condition is the energy, on which everything depends most."""
+        return torch.cat([torch.ones_like(condition[:, :1]), condition, condition**2, condition[:, :1] ** 3], dim=1)
+
+    def _values(self, profile: LayerProfile, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        counts, energy = profile.counts, profile.energy
+        per_point = np.log(np.maximum(energy, LEAST_ENERGY_GEV) / np.maximum(counts, 1))
+        values = [profile.cog[:, :2], np.log1p(counts + rng.random(counts.shape)), per_point]
+        present = np.concatenate([np.ones((len(counts), 2 + self.layers), bool), counts > 0], axis=1)
+        return torch.from_numpy(np.concatenate(values, axis=1)).float(), torch.from_numpy(present)
+
+    def fit(self, profile: LayerProfile, condition: Tensor) -> None:
+        """See `ProfileTargets`."""
+        rng = np.random.default_rng(FIT_SEED)
+        features = self._features(condition)
+        values, present = self._values(profile, rng)
+        self.standardize.fit(values, features, present)
+        z = _fill(self.standardize(values, features), present, rng)
+        self.quantiles.fit(z)
+        self.whitening.fit(self.quantiles(z))
+
+    def encode(self, profile: LayerProfile, condition: Tensor, rng: np.random.Generator) -> Tensor:
+        """See `ProfileTargets`."""
+        values, present = self._values(profile, rng)
+        z = _fill(self.standardize(values, self._features(condition)), present, rng)
+        return self.whitening(self.quantiles(z))
+
+    def decode(self, x: Tensor, condition: Tensor) -> LayerProfile:
+        """See `ProfileTargets`; counts come out whole."""
+        z = self.quantiles.inverse(self.whitening.inverse(x))
+        values = self.standardize.inverse(z, self._features(condition)).double().cpu().numpy()
+        counts = np.floor(np.expm1(np.clip(values[:, 2 : 2 + self.layers], 0.0, MAX_LOG)))
+        energy = counts * np.exp(np.clip(values[:, 2 + self.layers :], -MAX_LOG, MAX_LOG))
+        cog = np.concatenate([values[:, :2], np.zeros((len(values), 1))], axis=1)
+        return LayerProfile(counts, energy, cog)
+
+
+def _fill(z: Tensor, present: Tensor, rng: np.random.Generator) -> Tensor:
+    return torch.where(present, z, torch.from_numpy(rng.standard_normal(z.shape)).float())
+
+
+LEAST_ENERGY_GEV = 1e-12
+"""Keeps the logarithm of an empty layer's energy finite; such values are never used."""
+MAX_LOG = 30.0
+"""Keeps exponentials finite; whatever comes near it is refused by `Limits`."""
+FIT_SEED = 0
+
+
+class Limits(nn.Module):
+    """What a drawn profile may look like: at most `SLACK` times the largest of the training showers."""
+
+    counts: Tensor
+    total: Tensor
+    fraction: Tensor
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.register_buffer("counts", torch.full((layers,), float(UNFITTED_POINTS)))
+        self.register_buffer("total", torch.tensor(float(UNFITTED_POINTS)))
+        self.register_buffer("fraction", torch.tensor(1.0))
+
+    def fit(self, profile: LayerProfile, energy: NDArray[Any]) -> None:
+        """Take the largest counts and visible fractions of training showers of incident energy [N] GeV."""
+        self.counts.copy_(torch.from_numpy(profile.counts.max(0) * SLACK + SLACK_POINTS))
+        self.total.fill_(float(profile.counts.sum(1).max()) * SLACK)
+        self.fraction.fill_(min(1.0, float((profile.energy.sum(1) / energy).max()) * SLACK))
+
+    def broken(self, profile: LayerProfile, energy: NDArray[Any], most_negative: int) -> NDArray[np.bool_]:
+        """Which showers [N] must be drawn again: not finite, empty, beyond the limits, or too many layers below zero."""
+        counts, deposited = profile.counts, profile.energy
+        finite = np.isfinite(counts).all(1) & np.isfinite(deposited).all(1) & np.isfinite(profile.cog).all(1)
+        with np.errstate(invalid="ignore"):
+            negative = np.maximum((counts < 0).sum(1), (deposited < 0).sum(1)) > most_negative
+            beyond = (counts > self.counts.cpu().numpy()).any(1) | (counts.sum(1) > float(self.total))
+            bright = deposited.sum(1) > float(self.fraction) * energy
+            empty = counts.clip(min=0).sum(1) < 0.5
+        return ~finite | negative | beyond | bright | empty
+
+
+SLACK = 1.5
+SLACK_POINTS = 3
+UNFITTED_POINTS = 30_000
+"""Points a shower may have before limits are fitted: `max_points` of CaloClouds3's configuration."""
+
+
+def whole(counts: NDArray[Any], u: NDArray[Any]) -> NDArray[np.int64]:
+    """Fractional counts [N, L] -> whole ones with the same mean, by u [N, L] uniform in [0, 1).
+
+    A layer with points keeps at least one, so that its energy is not lost (the published code truncates: half a
+    point a layer is lost, and the energy of layers that end with none).
+    """
+    positive = np.maximum(counts, 0.0)
+    drawn = np.floor(positive + u).astype(np.int64)
+    return np.where(positive > 0, np.maximum(drawn, 1), 0)
+
+
+def assign_layers(depth: NDArray[Any], counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Order of the points [P] by generated depth within each shower, and the layer [P] of each in that order.
+
+    counts [N, L] says how many points each layer of each shower has, front to back.
+    """
+    n_layers = counts.shape[1]
+    order = np.empty(depth.shape[0], dtype=np.int64)
+    start = 0
+    for n in counts.sum(1):
+        order[start : start + n] = np.argsort(depth[start : start + n]) + start
+        start += n
+    layer = np.repeat(np.tile(np.arange(n_layers), len(counts)), counts.ravel())
+    return order, layer
+
+
+def rescale(energy: NDArray[Any], counts: NDArray[np.int64], target: NDArray[Any]) -> NDArray[np.float64]:
+    """Energies [P], ordered by shower and layer, scaled so that each layer holds its target [N, L] GeV."""
+    flat, wanted = counts.ravel(), np.maximum(target, 0.0).ravel()
+    held = np.flatnonzero(flat)
+    if held.size == 0:
+        return np.zeros(0)
+    starts = np.concatenate([[0], np.cumsum(flat[held])[:-1]])
+    sums = np.add.reduceat(energy.astype(np.float64), starts)
+    return energy * np.repeat(wanted[held] / np.maximum(sums, LEAST_ENERGY_GEV), flat[held])
+
+
+class Calibration(nn.Module):
+    """Factors on counts and layer energies, fitted so that hits and visible energy after projection match Geant4.
+
+    factor_l(E) = layer_l · exp(polynomial in ln E), one for counts (CaloClouds' occupancy factor, a constant there)
+    and one for energies.
+    """
+
+    centre: Tensor
+    width: Tensor
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("width", torch.tensor(1.0, dtype=torch.float64))
+        for kind in ("occupancy", "energy"):
+            self.register_buffer(f"{kind}_layer", torch.ones(layers, dtype=torch.float64))
+            self.register_buffer(f"{kind}_poly", torch.zeros(CALIBRATION_TERMS, dtype=torch.float64))
+
+    def set_scale(self, energy: NDArray[Any]) -> None:
+        """Fix the scale of ln E from the training energies [N] GeV and forget earlier factors."""
+        log = np.log(energy)
+        self.centre.fill_(float((log.max() + log.min()) / 2))
+        self.width.fill_(max(float(log.max() - log.min()) / 2, 1e-3))
+        for kind in ("occupancy", "energy"):
+            self._layer(kind).fill_(1.0)
+            self._poly(kind).zero_()
+
+    def _layer(self, kind: str) -> Tensor:
+        return getattr(self, f"{kind}_layer")
+
+    def _poly(self, kind: str) -> Tensor:
+        return getattr(self, f"{kind}_poly")
+
+    def _powers(self, energy: NDArray[Any]) -> NDArray[np.float64]:
+        t = np.clip((np.log(energy) - float(self.centre)) / float(self.width), -1.0, 1.0)
+        return np.stack([t**k for k in range(CALIBRATION_TERMS)], axis=1)
+
+    def factor(self, kind: str, energy: NDArray[Any]) -> NDArray[np.float64]:
+        """Factors [N, L] of `kind` (occupancy or energy) for incident energies [N] GeV."""
+        poly = np.exp(self._powers(energy) @ self._poly(kind).cpu().numpy())
+        return poly[:, None] * self._layer(kind).cpu().numpy()
+
+    def improve(self, kind: str, energy: NDArray[Any], generated: NDArray[Any], truth: NDArray[Any]) -> float:
+        """One step of the fit: per-layer sums [N, L] of generated and true showers of the same energies [N].
+
+        Returns the largest relative correction made, in any layer that holds more than `RELEVANT` of the total.
+        """
+        powers = self._powers(energy)
+        weight = truth.sum(1)
+        ratio = _binned_log_ratio(powers[:, 1], generated.sum(1), weight)
+        poly = np.linalg.lstsq(
+            np.stack([ratio.t**k for k in range(CALIBRATION_TERMS)], axis=1) * ratio.weight[:, None],
+            ratio.log_ratio * ratio.weight,
+            rcond=None,
+        )[0]
+        self._poly(kind).add_(torch.from_numpy(poly))
+        scaled = (generated * np.exp(powers @ poly)[:, None]).sum(0)
+        share = truth.sum(0) / truth.sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            layer = np.where((share > FAINT) & (scaled > 0), truth.sum(0) / scaled, 1.0)
+        self._layer(kind).mul_(torch.from_numpy(layer))
+        relevant = share > RELEVANT
+        return float(max(np.abs(layer[relevant] - 1).max(), np.abs(powers @ poly).max()))
+
+
+@dataclass(frozen=True)
+class _BinnedRatio:
+    t: NDArray[Any]
+    log_ratio: NDArray[Any]
+    weight: NDArray[Any]
+
+
+def _binned_log_ratio(t: NDArray[Any], generated: NDArray[Any], truth: NDArray[Any]) -> _BinnedRatio:
+    """ln(truth / generated) of sums in bins of equal population along t, with square-root-of-population weights."""
+    bins = max(1, min(CALIBRATION_BINS, len(t) // 20))
+    parts = [p for p in np.array_split(np.argsort(t, kind="stable"), bins) if truth[p].sum() > 0]
+    parts = [p for p in parts if generated[p].sum() > 0]
+    log_ratio = np.array([np.log(truth[p].sum() / generated[p].sum()) for p in parts])
+    return _BinnedRatio(
+        np.array([t[p].mean() for p in parts]), log_ratio, np.array([np.sqrt(len(p)) for p in parts], dtype=float)
+    )
+
+
+CALIBRATION_TERMS = 3  # CaloClouds2 fits its point counts with a polynomial of degree 3; 2 suffices in ln E
+CALIBRATION_BINS = 12
+RELEVANT = 0.02
+"""A layer counts for convergence if it holds more than this share of the total."""
+FAINT = 1e-4
+"""Layers below this share keep a factor of one: too few hits to fit it."""
+
+
+def per_layer_after_projection(showers: Showers) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Hits and energy [N, L] that the readout sees."""
+    hits = project(showers).showers
+    return hits.counts_per_layer, hits.energy_per_layer

@@ -1,4 +1,4 @@
-"""Consistency models (Song et al., arXiv:2303.01469): noise to data in one evaluation, distilled from an EDM teacher."""
+"""Consistency models (Song et al., arXiv:2303.01469): one evaluation takes noise to data; taught by an EDM."""
 
 from __future__ import annotations
 

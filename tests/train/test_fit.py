@@ -89,7 +89,8 @@ def test_finished_run_is_read_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"batching": "points", "max_points": 300, "ema": "none", "steps": None, "epochs": 5.0}]
+    "changes",
+    [{}, {"batching": "points", "max_points": 300, "optimizer": "adam", "ema": "none", "steps": None, "epochs": 5.0}],
 )
 def test_interrupted_at_any_step(tmp_path, monkeypatch, changes):
     """Raised at chosen steps (exact moments), continued: the same bits."""

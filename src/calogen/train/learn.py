@@ -128,7 +128,8 @@ class Learner:
         if self.ema:
             self.ema.update(counters.step)
         self.stage.after_step(counters.step)
-        self.group.take_from_leader(list(self.stage.model.buffers()))
+        if self.group.size > 1:
+            self.group.take_from_leader(list(self.stage.model.buffers()))
         counters.position += 1
         counters.step += 1
 

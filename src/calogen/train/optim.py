@@ -25,8 +25,8 @@ def make_optimizer(parameters: Sequence[nn.Parameter], plan: Plan) -> torch.opti
     if plan.optimizer == "radam":
         return torch.optim.RAdam(parameters, **common)
     if plan.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **common)
-    return torch.optim.Adam(parameters, **common)
+        return torch.optim.AdamW(parameters, fused=True, **common)
+    return torch.optim.Adam(parameters, fused=True, **common)
 
 
 def make_schedule(plan: Plan, total_steps: int) -> Callable[[int], float]:

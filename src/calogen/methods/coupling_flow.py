@@ -143,6 +143,10 @@ class CouplingFlow(Conditional):
             self._frozen = FrozenFlow(self.in_order())
         return self._frozen
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which lay out their own."""
+        return {**self.__dict__, "_frozen": None}
+
     def train(self, mode: bool = True) -> CouplingFlow:
         """As in torch; what was laid out for drawing is dropped."""
         self._frozen = None

@@ -67,10 +67,10 @@ class FrozenCoupling:
         sign = torch.ones_like(last.bias)
         sign[rest:] = -1
         self.half, self.rest = half, rest
-        self.condition = first.weight[:, :-half].T
-        self.bias = first.bias
+        self.condition = first.weight[:, :-half].T.detach()
+        self.bias = first.bias.detach()
         self.first = first.weight[:, -half:].T.contiguous()
-        self.second, self.second_bias = second.weight.T.contiguous(), second.bias
+        self.second, self.second_bias = second.weight.T.contiguous(), second.bias.detach()
         self.last, self.last_bias = (sign[:, None] * last.weight).T.contiguous(), sign * last.bias
 
     def apply(self, x: Tensor, from_condition: Tensor) -> None:

@@ -1,0 +1,118 @@
+"""Distances against values known on paper, and floors against the statistics of independent draws."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import norm, wasserstein_distance
+
+from calogen.evaluate.metrics import (
+    Resampling,
+    divergence_score,
+    floor_of,
+    jensen_shannon,
+    wasserstein,
+    wasserstein_score,
+)
+
+COUNTS = arrays(np.int64, 12, elements=st.integers(0, 1000)).filter(lambda v: v.sum() > 0)
+
+
+@given(COUNTS, COUNTS)
+def test_divergence_is_a_bounded_symmetric_distance(p, q):
+    d = jensen_shannon(p, q)
+    assert jensen_shannon(p, p) == 0
+    assert d == pytest.approx(jensen_shannon(q, p), abs=1e-15)
+    assert -1e-15 <= d <= np.log(2) + 1e-12
+
+
+def test_divergence_of_two_bins():
+    # p = (3/4, 1/4), q = (1/4, 3/4): entropy of the mixture minus the mean entropy.
+    expected = np.log(2) - (0.75 * np.log(4 / 3) + 0.25 * np.log(4))
+    assert jensen_shannon(np.array([3, 1]), np.array([1, 3])) == pytest.approx(expected, rel=1e-12)
+
+
+def test_divergence_of_two_gaussians_is_the_integral():
+    edges = np.linspace(-12, 13, 5001)
+    p, q = np.diff(norm.cdf(edges)), np.diff(norm.cdf(edges, loc=1))
+    x = np.linspace(-12, 13, 200_001)
+    f, g = norm.pdf(x), norm.pdf(x, loc=1)
+    integrand = 0.5 * (f * np.log(2 * f / (f + g)) + g * np.log(2 * g / (f + g)))
+    assert jensen_shannon(p, q) == pytest.approx(np.trapezoid(integrand, x), rel=1e-4)
+
+
+def test_wasserstein_agrees_with_scipy():
+    rng = np.random.default_rng(0)
+    position = np.sort(rng.normal(size=40))
+    p, q = rng.integers(0, 50, (2, 40))
+    spread = np.sqrt(np.average(position**2, weights=q) - np.average(position, weights=q) ** 2)
+    expected = wasserstein_distance(position, position, p, q) / spread
+    assert wasserstein(position)(p, q) == pytest.approx(expected, rel=1e-12)
+
+
+def test_shift_by_one_standard_deviation_is_wasserstein_one():
+    edges = np.linspace(-10, 10, 4001)
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    p, q = np.diff(norm.cdf(edges, loc=1)), np.diff(norm.cdf(edges))
+    assert wasserstein(middle)(p, q) == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [(2000, 2000), (6000, 2000)])
+def test_floor_of_independent_entries(sizes):
+    """(bins - 1)/8 (1/n + 1/m), and the same as direct draws of these sizes."""
+    rng = np.random.default_rng(1)
+    bins, (n, m) = 20, sizes
+    shares = rng.dirichlet(np.full(bins, 5.0))
+    truth = rng.multinomial(m // 100, shares, size=100).astype(float)
+    mean, spread = floor_of(truth, jensen_shannon, 1.0, Resampling(n, m, False, 400, 3))
+    direct = jensen_shannon(rng.multinomial(n, shares, size=2000), rng.multinomial(m, shares, size=2000))
+    expected = (bins - 1) / 8 * (1 / n + 1 / m)
+    assert direct.mean() == pytest.approx(expected, rel=0.05)
+    assert mean == pytest.approx(expected, rel=0.10)
+    assert spread == pytest.approx(direct.std(), rel=0.25)
+
+
+def test_floor_in_sparse_bins_is_close_to_direct_draws():
+    """1,000 showers in 2,000 bins: the simple law fails by far, the measured power does not."""
+    rng = np.random.default_rng(2)
+    shares = rng.dirichlet(np.full(2000, 0.5))
+    truth = rng.multinomial(10, shares, size=100).astype(float)
+    mean, _ = floor_of(truth, jensen_shannon, 1.0, Resampling(1000, 1000, False, 200, 3))
+    direct = jensen_shannon(rng.multinomial(1000, shares, size=300), rng.multinomial(1000, shares, size=300))
+    assert mean == pytest.approx(direct.mean(), rel=0.12)
+
+
+def test_error_covers_the_scatter_of_the_divergence():
+    """The quoted error is the standard deviation over samples, at the floor and far from it."""
+    rng = np.random.default_rng(4)
+    q = np.full(20, 0.05)
+    for tilt in (0.0, 0.3):
+        p = q * (1 + tilt * np.linspace(-1, 1, 20))
+        draws = [(rng.multinomial(20, p, size=100), rng.multinomial(20, q, size=100)) for _ in range(60)]
+        scores = [divergence_score("x", a * 1.0, b * 1.0, Resampling(2000, 2000, False, 150, 5)) for a, b in draws]
+        scatter = np.std([s.value for s in scores], ddof=1)
+        assert np.mean([s.error for s in scores]) == pytest.approx(scatter, rel=0.35)
+
+
+def test_same_distribution_is_indistinguishable_and_a_shift_is_not():
+    rng = np.random.default_rng(6)
+    q = np.diff(norm.cdf(np.linspace(-4, 4, 41)))
+    p = np.diff(norm.cdf(np.linspace(-4, 4, 41), loc=0.4))
+    q, p = q / q.sum(), p / p.sum()
+    plan = Resampling(2000, 2000, False, 200, 7)
+    same, truth, moved = (rng.multinomial(20, s, size=100) * 1.0 for s in (q, q, p))
+    positions = np.linspace(-4, 4, 40)
+    for score in (divergence_score("x", same, truth, plan), wasserstein_score("x", same, truth, positions, plan)):
+        assert abs(score.significance) < 3
+    for score in (divergence_score("x", moved, truth, plan), wasserstein_score("x", moved, truth, positions, plan)):
+        assert score.significance > 3
+        assert not score.indistinguishable
+
+
+def test_independent_floor_sample_sets_the_floor():
+    rng = np.random.default_rng(8)
+    a, b, c = (rng.multinomial(20, np.full(30, 1 / 30), size=100) * 1.0 for _ in range(3))
+    plan = Resampling(2000, 2000, False, 100, 9, n_floor=2000)
+    score = divergence_score("x", a, b, plan, independent=c)
+    assert score.floor == pytest.approx(float(jensen_shannon(c.sum(0), b.sum(0))))

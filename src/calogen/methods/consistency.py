@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calogen.methods.conditional import Conditional, gaussian, mean_per_set, one_each, pack, per_point, refuse_unknown
+from calogen.methods.conditional import (
+    Conditional,
+    gaussian,
+    in_groups,
+    mean_per_set,
+    one_each,
+    pack,
+    per_point,
+    refuse_unknown,
+)
 from calogen.methods.edm import EDM, boundary_scalings, precondition
 from calogen.methods.solvers import edm_heun_step, sigma_karras
 
@@ -41,7 +50,7 @@ class ConsistencyModel(nn.Module):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
     def forward(self, x: Tensor, sigma: Tensor, c: Tensor, counts: Tensor) -> Tensor:
-        """f(x, σ | c): packed x [P, F], sigma [N] (one a set), c [N, C], counts [N] -> [P, F]."""
+        """f(x, σ | c): packed x [P, F], sigma [N] (one a set, or a scalar), c [N, C], counts [N] -> [P, F]."""
         scalings = boundary_scalings(per_point(sigma, counts), self.sigma_data, self.sigma_min)
         return precondition(self.network, scalings, x, sigma, c, counts)
 
@@ -77,10 +86,17 @@ class ConsistencyModel(nn.Module):
         if noise is not None and noise.ndim == 2:
             noise = noise[None]
         z = gaussian(shape, self.sigma_data, noise, generator)
-        x = torch.zeros_like(z[0])
+        x = levels[0] * z[0]
+        for sets, points in in_groups(counts):
+            x[points] = self._from_noise(x[points], levels, z[:, points], c[sets], counts[sets])
+        return x
+
+    def _from_noise(self, x: Tensor, levels: list[float], z: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+        """From x at the first level to data; z [len(levels), P, F] is what is added at the others."""
         for k, sigma in enumerate(levels):
-            size = sigma if k == 0 else (sigma**2 - self.sigma_min**2) ** 0.5
-            x = self(x + size * z[k], torch.full_like(c[:, 0], sigma), c, counts)
+            if k > 0:
+                x = x + (sigma**2 - self.sigma_min**2) ** 0.5 * z[k]
+            x = self(x, self.sigma_data.new_tensor(sigma), c, counts)
         return x
 
     def _levels(self, sigmas: Sequence[float] | None) -> list[float]:

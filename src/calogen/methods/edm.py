@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from calogen.methods.conditional import Conditional, gaussian, mean_per_set, one_each, pack, per_point, refuse_unknown
+from calogen.methods.conditional import (
+    Conditional,
+    gaussian,
+    in_groups,
+    mean_per_set,
+    one_each,
+    pack,
+    per_point,
+    refuse_unknown,
+)
 from calogen.methods.solvers import heun_edm, sigma_karras
 
 Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -43,9 +53,9 @@ def c_noise(sigma: Tensor) -> Tensor:
 
 
 def precondition(network: Network, scalings: Scalings, x: Tensor, sigma: Tensor, c: Tensor, counts: Tensor) -> Tensor:
-    """D(x, σ | c) from the network F; `scalings` broadcast to the points [P, F], sigma is [N]."""
-    F = network(scalings.c_in * x, c_noise(sigma), c, counts)
-    return scalings.c_skip * x + scalings.c_out * F
+    """D(x, σ | c) from the network F; `scalings` broadcast to the points [P, F], sigma is [N] or a scalar."""
+    F = network(scalings.c_in * x, c_noise(sigma).expand(len(c)), c, counts)
+    return torch.addcmul(scalings.c_skip * x, scalings.c_out, F)
 
 
 class EDM(Conditional):
@@ -85,7 +95,7 @@ class EDM(Conditional):
         self.stratified = stratified
 
     def denoise(self, x: Tensor, sigma: Tensor, c: Tensor, counts: Tensor) -> Tensor:
-        """D(x, σ | c): packed x [P, F], sigma [N] (one a set), c [N, C], counts [N] -> [P, F]."""
+        """D(x, σ | c): packed x [P, F], sigma [N] (one a set, or a scalar), c [N, C], counts [N] -> [P, F]."""
         scalings = edm_scalings(per_point(sigma, counts), self.sigma_data)
         return precondition(self.network, scalings, x, sigma, c, counts)
 
@@ -140,4 +150,7 @@ class EDM(Conditional):
         counts = one_each(counts, c)
         x = self.sigma_max * gaussian((int(counts.sum()), self.features), self.sigma_data, noise, generator)
         sigmas = sigma_karras(steps, self.sigma_min, self.sigma_max, self.rho, self.sigma_data.device)
-        return heun_edm(lambda x, sigma: self.denoise(x, sigma.expand(len(c)), c, counts), x, sigmas)
+        for sets, points in in_groups(counts):
+            D = partial(self.denoise, c=c[sets], counts=counts[sets])
+            x[points] = heun_edm(D, x[points], sigmas)
+        return x

@@ -208,8 +208,8 @@ def _check_lengths(s: Showers) -> None:
 def _check_values(s: Showers) -> None:
     for name in ("x", "y", "energy") + (("time",) if s.time is not None else ()):
         values = getattr(s, name)
-        # The sum of finite numbers is finite and of any NaN or infinity is not: one pass in the usual case.
-        if not np.isfinite(values.sum(dtype=np.float64)):
+        # Extremes are infinite or NaN if any value is: two fast passes in the usual case.
+        if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
             i = int(np.flatnonzero(~np.isfinite(values))[0])
             raise ValueError(f"{name} of point {i} is {values[i]}; points must be finite")
     if s.energy.size and s.energy.min() < 0:

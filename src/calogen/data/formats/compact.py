@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogen.data.formats.hdf5 import BadFile, blamed_on, dataset, has, plain_attributes, same_length
+from calogen.data.formats.precision import decode_position
 from calogen.data.formats.ragged import check_offsets
 from calogen.data.formats.source import Events
 from calogen.data.incident import Incident
@@ -24,7 +25,6 @@ from calogen.detector.geometry import Detector
 from calogen.units import GEV_PER_MEV
 
 NAME = "compact"
-POSITION_STEP_MM = 0.1
 VOXEL_SETS = {"ds2": CALOCHALLENGE_2, "ds3": CALOCHALLENGE_3}
 STACKS = {"ild": ILD, "ild-ecal": ILD_ECAL}
 DEFAULT_DETECTOR = ILD
@@ -88,8 +88,8 @@ class CompactSource:
         check_offsets(offsets, self._points["x_01mm"].shape[0])
         part = slice(int(offsets[0]), int(offsets[-1]))
         return Showers(
-            self._points["x_01mm"][part] * np.float32(POSITION_STEP_MM),
-            self._points["y_01mm"][part] * np.float32(POSITION_STEP_MM),
+            decode_position(self._points["x_01mm"][part]),
+            decode_position(self._points["y_01mm"][part]),
             self._points["layer"][part],
             self._points["energy_mev"][part] * np.float32(GEV_PER_MEV),
             offsets - offsets[0],

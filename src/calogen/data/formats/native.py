@@ -1,13 +1,13 @@
-"""calogen's own HDF5: columns of points with offsets, chunked, compressed, checksummed, extended shard by shard.
+"""calogen's own HDF5: columns of points with offsets, compressed, checksummed, extended shard by shard.
 
 Layout (format version 1): attributes `format`, `format_version`, `kind` (points or voxels), `precision`,
 `detector` (JSON), `provenance` (JSON), `units`; datasets `incident/energy [N]` GeV, `incident/direction [N, 3]`,
-`incident/pdg [N]`; for points `offsets [N+1]`, `points/x`, `points/y` (mm), `points/layer`, `points/energy` (GeV) and
-optionally `points/time` (ns); for voxels `voxels/energy [N, cells]` GeV. Everything is standard HDF5 (shuffle +
-deflate): any HDF5 library reads it.
+`incident/pdg [N]`. Points: `offsets [N+1]` and one group a column, `points/x`, `y` (mm), `layer`, `energy` (GeV)
+and optionally `time` (ns), whose `bytes` are frames of 65,536 points (see `frames`) and whose `index [frames, 3]`
+gives for each its first byte, its number of bytes and their checksum. Voxels: `voxels/energy [N, cells]` GeV.
 
-Checksums: HDF5 1.10 metadata and Adler-32 in every deflated chunk of points, Fletcher-32 on everything else; both
-are verified on reading. With `precision="compact"` positions are kept to 0.1 mm and energies to 0.05 %.
+All checksums (word sums of frames, Fletcher-32 of the other datasets, those of the HDF5 1.10 metadata) are verified on
+reading. With `precision="compact"` positions are kept to 0.1 mm and energies to 0.05 %; else nothing is lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.data.formats import planes
+from calogen.data.formats import columns
 from calogen.data.formats.hdf5 import (
     LIBRARY_VERSIONS,
     BadFile,
@@ -48,12 +48,12 @@ NAME = "calogen"
 FORMAT_VERSION = 1
 UNITS = "x, y mm; energy GeV; time ns; incident energy GeV"
 
-CHUNK_POINTS = 32_768
-"""Points a chunk: 128 kB a column, so that one shower of a million costs four small reads."""
 CHUNK_SHOWERS = 4096
 """Rows a chunk of the incident columns and offsets."""
 CHUNK_VOXEL_BYTES = 1 << 20
 """Aim for the chunks of voxels: whole showers, about 1 MiB."""
+
+DEFLATE_LEVEL = 4  # for all but the points; higher levels take longer and gain a few per cent
 
 INCIDENT = {"energy": np.float32, "direction": np.float32, "pdg": np.int32}
 POINT_COLUMNS = ("x", "y", "layer", "energy")
@@ -94,11 +94,11 @@ class NativeSource:
             self._open_points(file)
 
     def _open_points(self, file: h5py.File) -> None:
-        names = POINT_COLUMNS + ((TIME,) if has(file, f"points/{TIME}") else ())
-        self._points = {k: dataset(file, f"points/{k}", ndim=1) for k in names}
-        same_length(file, self._points, self._points["x"].shape[0])
         self._offsets = dataset(file, "offsets", kinds="iu", ndim=1)
         same_length(file, {"offsets": self._offsets}, self.n_showers + 1)
+        names = POINT_COLUMNS + ((TIME,) if has(file, f"points/{TIME}") else ())
+        stored = {k: self.precision.stored(k) for k in names}
+        self._points = columns.ColumnReader(file, stored, n_points=int(self._offsets[-1]))
 
     def load(self, start: int, stop: int) -> Events:
         """Showers `start` to `stop`; decodes only the chunks they lie in."""
@@ -107,10 +107,10 @@ class NativeSource:
             if self.kind == "voxels":
                 return Voxels(self._cells[start:stop], incident, self.detector)
             offsets = self._offsets[start : stop + 1].astype(np.int64)
-            check_offsets(offsets, self._points["x"].shape[0])
-            part = slice(int(offsets[0]), int(offsets[-1]))
-            columns = {k: self.precision.decode(k, d[part]) for k, d in self._points.items()}
-            return Showers(**columns, offsets=offsets - offsets[0], incident=incident, detector=self.detector)
+            check_offsets(offsets, self._points.n_points)
+            stored = self._points.load(int(offsets[0]), int(offsets[-1]))
+            values = {k: self.precision.decode(k, v) for k, v in stored.items()}
+            return Showers(**values, offsets=offsets - offsets[0], incident=incident, detector=self.detector)
 
 
 def _stored_detector(file: h5py.File, expected: Detector | None) -> Detector:
@@ -172,9 +172,7 @@ class Writer:
         self._extends = append and self._path.exists()
         self._overwrite = overwrite or self._extends
         self._kind: str | None = None
-        self._pending: dict[str, list[NDArray[Any]]] = {}
         self._n_points = 0
-        self._n_written = 0
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
@@ -202,7 +200,7 @@ class Writer:
             if self._kind is None:
                 self._create_points(timed=False)
             if self._kind == "points":
-                self._flush(last=True)
+                self._columns.finish()
 
     def append(self, events: Events) -> None:
         """Add a batch of showers (or of voxels; a file holds one of the two)."""
@@ -244,27 +242,21 @@ class Writer:
                 f"{self._path}: kept with precision {source.precision.name!r}, not {self._precision.name!r}"
             )
         self._kind = source.kind
-        if self._kind != "points":
-            return
-        self._n_points = self._file["points/x"].shape[0]
-        self._n_written = self._n_points // CHUNK_POINTS * CHUNK_POINTS
-        self._pending = {k: [d[self._n_written :]] for k, d in self._file["points"].items()}
+        if self._kind == "points":
+            self._n_points = int(self._file["offsets"][-1])
+            timed = has(self._file, f"points/{TIME}")
+            self._columns = columns.ColumnWriter(
+                self._file, self._column_types(timed=timed), self._precision.target_share, self._n_points
+            )
+
+    def _column_types(self, *, timed: bool) -> dict[str, np.dtype[Any]]:
+        return {name: self._precision.stored(name) for name in POINT_COLUMNS + ((TIME,) if timed else ())}
 
     def _create_points(self, *, timed: bool) -> None:
         self._kind = self._file.attrs["kind"] = "points"
-        for name in POINT_COLUMNS + ((TIME,) if timed else ()):
-            column = self._file.create_dataset(
-                f"points/{name}",
-                shape=(0,),
-                maxshape=(None,),
-                dtype=self._precision.stored(name),
-                chunks=(CHUNK_POINTS,),
-                shuffle=True,
-                compression="gzip",
-                compression_opts=planes.DEFLATE_LEVEL,
-            )
-            column.attrs["meaning"] = self._precision.meaning(name)
-            self._pending[name] = []
+        self._columns = columns.ColumnWriter(self._file, self._column_types(timed=timed), self._precision.target_share)
+        for name in self._columns.types:
+            self._file[f"points/{name}"].attrs["meaning"] = self._precision.meaning(name)
         _create_rows(self._file, "offsets", (), np.int64, CHUNK_SHOWERS)
         _extend(self._file["offsets"], np.zeros(1, np.int64))
 
@@ -275,32 +267,13 @@ class Writer:
         _create_rows(self._file, "voxels/energy", (n_cells,), np.float32, rows)
 
     def _append_points(self, showers: Showers) -> None:
-        if (TIME in self._pending) != (showers.time is not None):
+        if (TIME in self._columns.types) != (showers.time is not None):
             raise ValueError(f"{self._path}: showers with times and without do not mix in one file")
         with blamed_on(self._path, f"precision {self._precision.name}"):
-            columns = {k: self._precision.encode(k, getattr(showers, k)) for k in self._pending}
-        for name, values in columns.items():
-            self._pending[name].append(values)
+            values = {k: self._precision.encode(k, getattr(showers, k)) for k in self._columns.types}
+        self._columns.append(values)
         _extend(self._file["offsets"], showers.offsets[1:] + self._n_points)
         self._n_points += showers.n_points
-        self._flush(last=False)
-
-    def _flush(self, *, last: bool) -> None:
-        waiting = self._n_points - self._n_written
-        full = waiting // CHUNK_POINTS * CHUNK_POINTS
-        take = waiting if last else full
-        if not take:
-            return
-        for name, parts in self._pending.items():
-            values = np.concatenate(parts)
-            column = self._file[f"points/{name}"]
-            column.resize((self._n_written + take,))
-            for at in range(0, take, CHUNK_POINTS):
-                chunk = values[at : at + CHUNK_POINTS]
-                chunk = np.pad(chunk, (0, CHUNK_POINTS - len(chunk)))
-                column.id.write_direct_chunk((self._n_written + at,), planes.encode(chunk))
-            self._pending[name] = [values[take:].copy()]
-        self._n_written += take
 
 
 def _create_rows(file: h5py.File, name: str, tail: tuple[int, ...], dtype: Any, rows: int) -> None:
@@ -312,7 +285,7 @@ def _create_rows(file: h5py.File, name: str, tail: tuple[int, ...], dtype: Any, 
         chunks=(rows, *tail),
         shuffle=True,
         compression="gzip",
-        compression_opts=planes.DEFLATE_LEVEL,
+        compression_opts=DEFLATE_LEVEL,
         fletcher32=True,
     )
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-POSITION_STEP_MM = 0.1
-MAX_CODED_MM = np.iinfo(np.int16).max * POSITION_STEP_MM
+STEPS_PER_MM = 10
+MAX_CODED_MM = np.iinfo(np.int16).max / STEPS_PER_MM
 
 ENERGY_LOG_STEP = 9.99e-4
 """Step of ln(energy): rounding to it changes an energy by at most exp(step / 2) - 1 < 0.05 %."""
@@ -33,6 +33,8 @@ class Precision:
     """A named way to keep points; columns not coded are kept as they are."""
 
     name: str
+    target_share: float
+    """Size to aim at, as a share of plain float32 columns (what a showerdata file holds)."""
     coded: dict[str, Column] = field(default_factory=dict)
 
     def stored(self, column: str) -> np.dtype[Any]:
@@ -70,12 +72,12 @@ def encode_position(mm: NDArray[Any]) -> NDArray[np.int16]:
             f"a position of {np.abs(mm).max():g} mm exceeds {MAX_CODED_MM:g} mm; "
             "use the exact precision for such showers"
         )
-    return np.rint(mm / np.float32(POSITION_STEP_MM)).astype(np.int16)
+    return np.rint(mm * np.float32(STEPS_PER_MM)).astype(np.int16)
 
 
 def decode_position(stored: NDArray[Any]) -> NDArray[np.float32]:
     """Positions in mm."""
-    return stored * np.float32(POSITION_STEP_MM)
+    return np.true_divide(stored, STEPS_PER_MM, dtype=np.float32)
 
 
 def _energy_of_code() -> NDArray[np.float32]:
@@ -106,9 +108,10 @@ def decode_energy(stored: NDArray[Any]) -> NDArray[np.float32]:
     return ENERGY_OF_CODE[stored]
 
 
-EXACT = Precision("exact")
+EXACT = Precision("exact", target_share=0.58)
 COMPACT = Precision(
     "compact",
+    0.32,
     {
         "x": Column(np.int16, "units of 0.1 mm", encode_position, decode_position),
         "y": Column(np.int16, "units of 0.1 mm", encode_position, decode_position),

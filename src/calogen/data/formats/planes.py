@@ -1,0 +1,152 @@
+"""Byte planes: the bytes of equal significance of a column, each plane packed the way that is small and fast to undo.
+
+Most bytes of a measured float are noise: the low half of its mantissa is kept as it is, the rest is packed by what it
+is worth. Per plane: a method (uint8), a length (uint32, little-endian like all numbers here) and that many bytes.
+Planes of a 4-byte item are its low two bytes (kept together), its third and its fourth byte; of a 2-byte item its two
+bytes. Methods:
+
+    CONSTANT  one item of the plane, the same for all
+    RAW       the items
+    NIBBLES   16 symbols, `(n + 1) // 2` bytes of two 4-bit symbol numbers (low first), then uint32 positions and
+              uint8 values of the exceptions, as many as the remaining bytes hold
+    DEFLATE   zlib stream of the items
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PLANES = {1: ((0, 1),), 2: ((0, 1), (1, 1)), 4: ((0, 2), (2, 1), (3, 1))}
+"""(first byte, width) of the planes of an item of so many bytes."""
+
+LENGTH_BYTES = 4
+SYMBOLS = 16
+EXCEPTION_BYTES = 5  # uint32 position and uint8 value
+DEFLATE_LEVEL = 4  # level 9 gains 1 % of a plane for three times the time
+SAMPLES = 4  # pieces of a plane (which may run through several showers and sections) tried before deflating it
+SAMPLE_BYTES = 1024
+SAMPLE_MARGIN = 1.15
+
+DEFLATE_SHARES = (0.25, 0.6, 1.0)
+"""Deflate a plane only where it takes at most this share of the alternative: undoing it is ten times slower than the
+other methods. The first share is for reading fast, the last for the smallest file."""
+
+
+class Method(IntEnum):
+    """How a plane is packed."""
+
+    CONSTANT = 0
+    RAW = 1
+    NIBBLES = 2
+    DEFLATE = 3
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One packed plane."""
+
+    method: Method
+    payload: bytes
+
+
+def pack(values: NDArray[Any], *, deflate_share: float = DEFLATE_SHARES[0]) -> bytes:
+    """The packed planes of a column `[n]` of 1, 2 or 4-byte items."""
+    size = values.dtype.itemsize
+    items = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), size)
+    parts = []
+    for first, width in PLANES[size]:
+        packed = _pack(np.ascontiguousarray(items[:, first : first + width]), deflate_share)
+        parts += [bytes([packed.method]), len(packed.payload).to_bytes(LENGTH_BYTES, "little"), packed.payload]
+    return b"".join(parts)
+
+
+def _pack(plane: NDArray[np.uint8], deflate_share: float) -> Packed:
+    if len(plane) and (plane == plane[0]).all():
+        return Packed(Method.CONSTANT, plane[0].tobytes())
+    best = Packed(Method.RAW, plane.tobytes())
+    nibbles = _nibbles(plane[:, 0]) if plane.shape[1] == 1 else None
+    if nibbles is not None and len(nibbles.payload) < len(best.payload):
+        best = nibbles
+    limit = deflate_share * len(best.payload)
+    if _deflated_share(plane) * plane.size < limit * SAMPLE_MARGIN:
+        deflated = zlib.compress(plane.tobytes(), DEFLATE_LEVEL)
+        if len(deflated) < limit:
+            return Packed(Method.DEFLATE, deflated)
+    return best
+
+
+def _deflated_share(plane: NDArray[np.uint8]) -> float:
+    flat = plane.reshape(-1)
+    begins = np.linspace(0, max(0, flat.size - SAMPLE_BYTES), SAMPLES).astype(int)
+    pieces = [flat[begin : begin + SAMPLE_BYTES].tobytes() for begin in begins]
+    size = sum(len(zlib.compress(piece, DEFLATE_LEVEL)) for piece in pieces)
+    return size / max(1, sum(map(len, pieces)))
+
+
+def _nibbles(plane: NDArray[np.uint8]) -> Packed | None:
+    n = len(plane)
+    frequency = np.bincount(plane, minlength=256)
+    symbols = np.argsort(-frequency, kind="stable")[:SYMBOLS].astype(np.uint8)
+    if (n - frequency[symbols].sum()) * EXCEPTION_BYTES > n // 2:
+        return None
+    number = np.full(256, SYMBOLS, dtype=np.uint8)
+    number[symbols] = np.arange(SYMBOLS)
+    codes = np.zeros(n + n % 2, dtype=np.uint8)
+    codes[:n] = number[plane]
+    at = np.flatnonzero(codes == SYMBOLS).astype("<u4")
+    codes[at] = 0
+    pairs = codes[0::2] | (codes[1::2] << 4)
+    return Packed(Method.NIBBLES, symbols.tobytes() + pairs.tobytes() + at.tobytes() + plane[at].tobytes())
+
+
+def unpack(packed: memoryview, out: NDArray[Any]) -> None:
+    """Fill `out [n]` (contiguous, of an item size as packed) from its packed planes.
+
+    Raises:
+        ValueError: bytes that are not the packed planes of `n` such items.
+    """
+    size, n = out.dtype.itemsize, len(out)
+    planes, at = [], 0
+    for _, width in PLANES[size]:
+        begin = at + 1 + LENGTH_BYTES
+        at = begin + int.from_bytes(packed[begin - LENGTH_BYTES : begin], "little")
+        planes.append(_unpack(packed[begin - LENGTH_BYTES - 1], packed[begin:at], n, np.dtype(f"<u{width}")))
+    if size == 2 and len(planes[1]) == 1:
+        np.add(planes[0], np.uint16(planes[1][0]) << 8, out=out.view(np.uint16))
+        return
+    for (first, width), plane in zip(PLANES[size], planes, strict=True):
+        out.view(f"<u{width}").reshape(n, size // width)[:, first // width] = plane
+
+
+def _unpack(method: int, payload: memoryview, n: int, item: np.dtype[Any]) -> NDArray[Any]:
+    if method == Method.CONSTANT:
+        return np.frombuffer(payload, item, 1)
+    if method == Method.RAW:
+        return np.frombuffer(payload, item, n)
+    if method == Method.NIBBLES and item.itemsize == 1:
+        return _from_nibbles(payload, n)
+    if method == Method.DEFLATE:
+        return np.frombuffer(zlib.decompressobj().decompress(payload, max(1, n * item.itemsize)), item, n)
+    raise ValueError(f"plane packed by unknown method {method}")
+
+
+def _from_nibbles(payload: memoryview, n: int) -> NDArray[np.uint8]:
+    symbols = np.frombuffer(payload, np.uint8, SYMBOLS).astype(np.uint16)
+    n_pairs = (n + 1) // 2
+    byte = np.arange(256)
+    pair = symbols[byte & 15] | (symbols[byte >> 4] << 8)
+    values: NDArray[np.uint8] = np.take(pair, np.frombuffer(payload, np.uint8, n_pairs, SYMBOLS)).view(np.uint8)[:n]
+    rest = payload[SYMBOLS + n_pairs :]
+    n_exceptions, left = divmod(len(rest), EXCEPTION_BYTES)
+    if left:
+        raise ValueError("plane of nibbles with an incomplete exception")
+    if n_exceptions:
+        at = np.frombuffer(rest, "<u4", n_exceptions)
+        values[at] = np.frombuffer(rest, np.uint8, n_exceptions, LENGTH_BYTES * n_exceptions)
+    return values

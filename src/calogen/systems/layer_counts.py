@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -212,7 +213,7 @@ class Limits(nn.Module):
         self.fraction.fill_(min(1.0, float((profile.energy.sum(1) / energy).max()) * SLACK))
 
     def broken(self, profile: LayerProfile, energy: NDArray[Any], most_negative: int) -> NDArray[np.bool_]:
-        """Which showers [N] must be drawn again: not finite, empty, beyond the limits, or too many layers below zero."""
+        """Which showers [N] to draw again: not finite, empty, beyond the limits, too many layers below zero."""
         counts, deposited = profile.counts, profile.energy
         finite = np.isfinite(counts).all(1) & np.isfinite(deposited).all(1) & np.isfinite(profile.cog).all(1)
         with np.errstate(invalid="ignore"):
@@ -321,11 +322,13 @@ class Calibration(nn.Module):
             ratio.log_ratio * ratio.weight,
             rcond=None,
         )[0]
+        poly *= min(1.0, LARGEST_STEP / max(float(np.abs(powers @ poly).max()), LARGEST_STEP))
         self._poly(kind).add_(torch.from_numpy(poly))
         scaled = (generated * np.exp(powers @ poly)[:, None]).sum(0)
         share = truth.sum(0) / truth.sum()
         with np.errstate(divide="ignore", invalid="ignore"):
             layer = np.where((share > FAINT) & (scaled > 0), truth.sum(0) / scaled, 1.0)
+        layer = np.clip(layer, math.exp(-LARGEST_STEP), math.exp(LARGEST_STEP))
         self._layer(kind).mul_(torch.from_numpy(layer))
         relevant = share > RELEVANT
         return float(max(np.abs(layer[relevant] - 1).max(), np.abs(powers @ poly).max()))
@@ -351,6 +354,8 @@ def _binned_log_ratio(t: NDArray[Any], generated: NDArray[Any], truth: NDArray[A
 
 CALIBRATION_TERMS = 3  # CaloClouds2 fits its point counts with a polynomial of degree 3; 2 suffices in ln E
 CALIBRATION_BINS = 12
+LARGEST_STEP = 0.4
+"""In ln(factor), a round of the fit: an untrained model must not ask for a thousand times its points."""
 RELEVANT = 0.02
 """A layer counts for convergence if it holds more than this share of the total."""
 FAINT = 1e-4

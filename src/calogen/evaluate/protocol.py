@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
+from calogen.data.incident import DIRECTION_TOLERANCE
 from calogen.data.showers import Showers
 from calogen.detector.geometry import Detector
 from calogen.evaluate.metrics import Resampling, Score, divergence_score, wasserstein_score
@@ -45,7 +46,7 @@ PROFILE_BINS = 8
 DIFFERENT_INCIDENT_P = 1e-3
 """Kolmogorov-Smirnov probability below which incident spectra are reported to differ."""
 SAME_INCIDENT_TOLERANCE = 1e-4
-"""Relative difference of sorted incident energies up to which two samples count as the same particles."""
+"""Relative difference of incident energies up to which two samples count as the same particles (with directions)."""
 
 Sample = Showers | Iterable[Showers]
 """Showers in memory, or batches of them as a reader yields them."""
@@ -109,7 +110,7 @@ class Losses:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All numbers of one comparison. `same_incidents`: both samples have the same incident energies."""
+    """All numbers of one comparison. `same_incidents`: both samples have the same incident particles."""
 
     detector: str
     n_generated: int
@@ -314,7 +315,8 @@ def _aligned(gen: Observed, true: Observed, seed: int) -> tuple[Observed, Observ
     """Both samples in order of incident energy where these are the same, otherwise each in random order."""
     if len(gen) == len(true):
         a, b = (np.lexsort((*s.direction.T, s.incident_energy)) for s in (gen, true))
-        if np.allclose(gen.incident_energy[a], true.incident_energy[b], rtol=SAME_INCIDENT_TOLERANCE, atol=0):
+        same = np.allclose(gen.incident_energy[a], true.incident_energy[b], rtol=SAME_INCIDENT_TOLERANCE, atol=0)
+        if same and np.allclose(gen.direction[a], true.direction[b], rtol=0, atol=DIRECTION_TOLERANCE):
             return gen[a], true[b], True
     return _shuffled(gen, seed), _shuffled(true, seed + 1), False
 

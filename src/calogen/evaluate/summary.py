@@ -14,9 +14,6 @@ from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.data.voxels import Voxels
 
-MAX_SCATTER = 5000
-"""Showers kept for pictures of one number against another; the counts and ranges are of all."""
-
 
 @dataclass
 class Range:
@@ -41,11 +38,7 @@ class Range:
 
 @dataclass
 class Summary:
-    """Counts, ranges and mean profiles. For voxels a "point" is a voxel with energy.
-
-    `layer_energy [layers]` GeV summed over all showers; `incident_energy`, `visible_energy`, `points` of the first
-    `MAX_SCATTER` showers.
-    """
+    """Counts and ranges over all showers. For voxels a "point" is a voxel with energy."""
 
     showers: int = 0
     pdg: Counter[int] = field(default_factory=Counter)
@@ -57,26 +50,16 @@ class Summary:
     x_mm: Range = field(default_factory=Range)
     y_mm: Range = field(default_factory=Range)
     time_ns: Range = field(default_factory=Range)
-    layer_energy: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    scatter: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = field(default_factory=list)
 
     def add(self, events: Showers | Voxels) -> None:
         """See a batch."""
         counts = events.counts if isinstance(events, Showers) else np.count_nonzero(events.energy, axis=1)
-        per_layer = events.energy_per_layer
-        visible = per_layer.sum(axis=1)
         self._add_incident(events.incident)
         self.points.add(counts)
-        self.visible_gev.add(visible)
+        self.visible_gev.add(events.energy_per_layer.sum(axis=1))
         self.point_energy_gev.add(events.energy[events.energy > 0])
         if isinstance(events, Showers):
             self._add_places(events)
-        if not self.layer_energy.size:
-            self.layer_energy = np.zeros(events.detector.n_layers)
-        self.layer_energy += per_layer.sum(axis=0)
-        room = MAX_SCATTER - sum(len(part[0]) for part in self.scatter)
-        if room > 0:
-            self.scatter.append((events.incident.energy[:room], visible[:room], counts[:room]))
 
     def _add_incident(self, incident: Incident) -> None:
         self.showers += len(incident)

@@ -1,0 +1,94 @@
+"""`calogen demo`: the shipped state against the shipped Geant4 showers."""
+
+from __future__ import annotations
+
+import time
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from calogen.cli.evaluate import score_table
+from calogen.cli.files import points
+from calogen.cli.options import Overwrite, Quiet
+from calogen.cli.output import require_free_folder
+from calogen.cli.screen import say, table
+
+if TYPE_CHECKING:
+    from calogen.data.showers import Showers
+    from calogen.report.page import Timing
+
+STATE = "caloclouds3"
+SAMPLE = "samples/photons.h5"
+GEANT4_COST = "cpu_s_per_shower"
+WARM_UP = 8
+"""Showers sampled before the clock starts: the first ones pay for PyTorch's start."""
+
+
+def demo(
+    *,
+    output: Annotated[
+        Path, Parameter(name=("--output", "-o"), metavar="DIR", help="Directory of the report, to be made.")
+    ] = Path("demo"),
+    seed: Annotated[int, Parameter(help="Same seed, same showers.")] = 1,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Sample, project and judge with what is shipped: no data and no Geant4 needed, at most two minutes.
+
+    For the incident particles of the shipped Geant4 showers (photons in the ILD ECal) the shipped CaloClouds3 state
+    makes others; both are projected into 5 mm cells and compared. Leaves one HTML page and the numbers as JSON.
+    """
+    require_free_folder(output, overwrite)
+    import calogen.systems
+    from calogen.evaluate.protocol import evaluate
+    from calogen.report.page import write_report
+
+    truth, about = _shipped_truth()
+    say(f"sampling {len(truth)} showers of {STATE} for the particles of the Geant4 sample", quiet=quiet)
+    system = calogen.systems.load(STATE)
+    system.sample(truth.incident[:WARM_UP], seed=seed)
+    start = time.perf_counter()
+    generated = system.sample(truth.incident, seed=seed)
+    seconds = (time.perf_counter() - start) / len(truth)
+    say("projecting into cells and judging", quiet=quiet)
+    evaluation = evaluate(generated, truth, seed=seed)
+    timing = _timing(seconds, about)
+    page = write_report(
+        evaluation,
+        output,
+        displays=(generated, truth),
+        timing=timing,
+        provenance={"state": STATE, "truth": SAMPLE, "seed": str(seed)},
+        overwrite=overwrite,
+    )
+    score_table(evaluation, quiet=quiet)
+    _timing_table(timing, quiet)
+    say(f"page: {page.resolve()}", quiet=quiet)
+    say(f"numbers: {page.with_name('scores.json').resolve()}", quiet=quiet)
+
+
+def _shipped_truth() -> tuple[Showers, dict[str, Any]]:
+    from calogen.data.formats import open_source
+
+    with resources.as_file(resources.files("calogen") / SAMPLE) as path, open_source(path) as source:
+        return points(source.load(0, source.n_showers)), source.provenance
+
+
+def _timing(seconds: float, about: dict[str, Any]) -> list[Timing]:
+    import torch
+
+    from calogen.report.page import Timing
+
+    threads = torch.get_num_threads()
+    measured = Timing(STATE, seconds, f"measured now, {threads} thread{'s' if threads > 1 else ''}")
+    if GEANT4_COST not in about:
+        return [measured]
+    return [measured, Timing("Geant4", float(about[GEANT4_COST]), "one core, when the sample was made")]
+
+
+def _timing_table(timing: list[Timing], quiet: bool) -> None:
+    slowest = max(t.seconds_per_shower for t in timing)
+    rows = [(t.label, f"{t.seconds_per_shower:.3g}", f"{slowest / t.seconds_per_shower:.0f} x", t.note) for t in timing]
+    table("Time", ("", "seconds per shower", "speed", "note"), rows, quiet=quiet)

@@ -1,0 +1,139 @@
+"""Options that several commands share, each written once with its unit, and how their text is read."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from cyclopts import Parameter
+
+MAX_CONFIG_BYTES = 1_000_000
+
+
+class EnergyRange(NamedTuple):
+    """Lowest and highest energy, GeV."""
+
+    low: float
+    high: float
+
+
+def read_energy(text: str) -> EnergyRange:
+    """`10:90`, or `50` for one energy.
+
+    >>> read_energy("1:127")
+    EnergyRange(low=1.0, high=127.0)
+    """
+    low, colon, high = text.partition(":")
+    try:
+        pair = EnergyRange(float(low), float(high if colon else low))
+    except ValueError:
+        raise ValueError(f"--energy {text}: give LOW:HIGH or one value in GeV, for example 10:90") from None
+    if not (0 < pair.low <= pair.high < math.inf):
+        raise ValueError(f"--energy {text}: needs 0 < LOW <= HIGH in GeV, for example 10:90")
+    return pair
+
+
+def read_pdg(text: str) -> tuple[int, ...]:
+    """`22`, or several codes with commas: `11,22`."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--pdg {text}: give PDG codes, for example 22 (photon) or 211,-211") from None
+
+
+def read_field(text: str) -> tuple[float, float, float]:
+    """`3.5,0,0`: three components in tesla."""
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--field-tesla {text}: give X,Y,Z in tesla, for example 3.5,0,0") from None
+    return x, y, z
+
+
+Count = Annotated[int | None, Parameter(name=("--number", "-n"), metavar="N", help="How many showers.")]
+Pdg = Annotated[
+    str,
+    Parameter(
+        metavar="CODE",
+        allow_leading_hyphen=True,
+        help="PDG code: 22 photon, 11 electron, 211 pi+, 2112 neutron; several with commas, taken in turn.",
+    ),
+]
+Energy = Annotated[str, Parameter(metavar="LOW:HIGH", help="Kinetic energy, GeV: a range LOW:HIGH, or one value.")]
+Spectrum = Annotated[
+    Literal["uniform", "log"], Parameter(help="Energies between LOW and HIGH: uniform in E, or in log E.")
+]
+Angles = Annotated[
+    str,
+    Parameter(
+        metavar="HOW",
+        help="Directions: perpendicular; fixed:THETA,PHI (degrees from the normal and about it); "
+        "cone:DEG (within so many degrees of the normal); barrel (from the interaction point onto ILD's barrel).",
+    ),
+]
+Seed = Annotated[int, Parameter(help="Same seed, same showers.")]
+Like = Annotated[
+    Path | None, Parameter(metavar="FILE", help="Take the incident particles of this file instead (GeV, directions).")
+]
+Output = Annotated[Path, Parameter(name=("--output", "-o"), metavar="PATH", help="Where to write.")]
+Overwrite = Annotated[
+    bool, Parameter(negative="", help="Replace what is there; without it an existing output is an error.")
+]
+Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), negative="", help="Print nothing but errors.")]
+Set = Annotated[
+    list[str] | None,
+    Parameter(name="--set", negative="", metavar="KEY=VALUE", help="Change one value; may be repeated."),
+]
+ConfigFile = Annotated[
+    Path | None, Parameter(name="--config", metavar="FILE.toml", help="A TOML file of values to change.")
+]
+Threads = Annotated[
+    int | None, Parameter(metavar="N", help="Threads of one process; default: OMP_NUM_THREADS, or all cores.")
+]
+Device = Annotated[str, Parameter(metavar="NAME", help="cpu, cuda, cuda:1 or mps.")]
+
+
+def differences(config: Path | None, settings: Sequence[str] | None) -> dict[str, object]:
+    """What `--config` and `--set` change, by dotted key; `--set` wins."""
+    changes: dict[str, object] = _toml(config) if config else {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--set {setting}: give KEY=VALUE, for example --set points.steps=2000")
+        changes[key.strip()] = value.strip()
+    return changes
+
+
+def _toml(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        raise ValueError(f"--config {path}: no such file; give a TOML file of differences")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"--config {path}: larger than {MAX_CONFIG_BYTES} bytes; not a file of differences")
+    try:
+        return _dotted(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {path}: not TOML: {error}") from None
+
+
+def _dotted(table: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _dotted(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def use_threads(threads: int | None) -> None:
+    """Let PyTorch use so many threads."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"--threads {threads}: give a number of at least 1")
+    import torch
+
+    torch.set_num_threads(threads)

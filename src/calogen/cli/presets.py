@@ -1,0 +1,68 @@
+"""`calogen presets`: the systems, their presets, and the values of one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from calogen.cli.screen import say, table
+
+if TYPE_CHECKING:
+    from calogen.systems.caloclouds import Preset
+
+CONFIG = "config"
+
+
+def presets(
+    name: Annotated[str | None, Parameter(metavar="NAME", help="The preset to print.")] = None,
+) -> None:
+    """List the systems and their presets, or print one as TOML.
+
+    What is printed is what --config FILE.toml and --set KEY=VALUE of 'calogen train' change.
+    """
+    from calogen.overrides import nearest
+    from calogen.systems import PRESETS, SYSTEMS
+
+    if name is None:
+        rows = [
+            (system, preset, PRESETS[preset].detector, PRESETS[preset].about)
+            for system in SYSTEMS
+            for preset in presets_of(system)
+        ]
+        table("Presets", ("system", "preset", "detector", "for"), rows, left=True)
+        return
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}: {nearest(name, PRESETS)}")
+    say(f"# {name}: {PRESETS[name].about}\n\n{as_toml(targets(PRESETS[name]))}")
+
+
+def presets_of(system: str) -> dict[str, Preset]:
+    """The presets of one system, its default first.
+
+    Raises:
+        ValueError: no such system (naming the nearest).
+    """
+    from calogen.overrides import nearest
+    from calogen.systems import PRESETS, SYSTEMS
+
+    if system not in SYSTEMS:
+        raise ValueError(f"unknown system {system!r}: {nearest(system, SYSTEMS)}")
+    return {name: preset for name, preset in PRESETS.items() if isinstance(preset.config, SYSTEMS[system].Config)}
+
+
+def targets(preset: Preset) -> dict[str, Any]:
+    """What can be changed of a preset: its configuration under `config`, and the plan of each stage by its name."""
+    return {CONFIG: preset.config, **preset.plans}
+
+
+def as_toml(members: dict[str, Any]) -> str:
+    """A table for each member; values that are none are comments, as TOML has no word for them."""
+    from calogen.overrides import to_dict
+
+    blocks = []
+    for name, values in to_dict(members).items():
+        lines = [f"# {key} = none" if v is None else f"{key} = {json.dumps(v)}" for key, v in values.items()]
+        blocks.append("\n".join([f"[{name}]", *lines]))
+    return "\n\n".join(blocks)

@@ -1,0 +1,162 @@
+"""`calogen train`: fit a system to showers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from calogen.cli.files import points
+from calogen.cli.options import ConfigFile, Device, Overwrite, Quiet, Seed, Set, Threads, differences, use_threads
+from calogen.cli.output import require_free_folder
+from calogen.cli.presets import CONFIG, presets_of, targets
+from calogen.cli.screen import say, table
+
+if TYPE_CHECKING:
+    from calogen.data.showers import Showers
+    from calogen.train import Plan, StageReport
+
+STATE_FILE = "state.safetensors"
+RUN_FILE = "run.json"
+
+
+def train(
+    system: Annotated[str, Parameter(metavar="SYSTEM", help="Which system; 'calogen presets' lists them.")],
+    *,
+    data: Annotated[
+        list[Path], Parameter(metavar="FILE", negative="", help="Showers to learn from (GeV, mm); may be repeated.")
+    ],
+    output: Annotated[
+        Path,
+        Parameter(name=("--output", "-o"), metavar="DIR", help="Directory of the run and of its state.safetensors."),
+    ],
+    preset: Annotated[
+        str | None, Parameter(metavar="NAME", help="Where to start from; default: the system's first.")
+    ] = None,
+    set_: Set = None,
+    config: ConfigFile = None,
+    validation: Annotated[
+        float, Parameter(metavar="SHARE", help="Part held out, where the file does not mark one (0 to 1).")
+    ] = 0.1,
+    seed: Seed = 0,
+    max_minutes: Annotated[
+        float | None,
+        Parameter(metavar="MIN", help="Stop within so many minutes, shared among the stages by their steps."),
+    ] = None,
+    devices: Annotated[int, Parameter(metavar="N", help="Processes that share every batch (data-parallel).")] = 1,
+    device: Device = "cpu",
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train all stages of a system; a run that was killed goes on where it was with the same command.
+
+    Showers in GeV and mm. For example: calogen train caloclouds3 --data showers.h5 --preset ild-photons-desk
+    --set teacher.steps=5000 -o run
+    """
+    _require_place(output, overwrite)
+    if not 0 <= validation < 1:
+        raise ValueError(f"--validation {validation}: give a share of at least 0 and below 1")
+    if devices < 1:
+        raise ValueError(f"--devices {devices}: give a number of at least 1")
+    resolved = resolve(system, preset, differences(config, set_), seed, max_minutes)
+    showers, held_out = _read(data, validation)
+    from calogen.systems import SYSTEMS
+
+    use_threads(threads)
+    fresh = SYSTEMS[system].create(resolved.pop(CONFIG), showers.detector, seed=seed)
+    reports = fresh.fit(
+        showers,
+        resolved,
+        run_dir=output,
+        validation=held_out,
+        split_seed=seed,
+        device=device,
+        devices=devices,
+        overwrite=overwrite,
+        progress=not quiet,
+        source={"files": [path.name for path in data], "preset": preset or next(iter(presets_of(system)))},
+    )
+    fresh.save(output / STATE_FILE, overwrite=True)
+    _report(reports, quiet)
+    say(f"state in {output / STATE_FILE}", quiet=quiet)
+
+
+def resolve(
+    system: str, preset: str | None, changes: Mapping[str, object], seed: int, max_minutes: float | None
+) -> dict[str, Any]:
+    """The configuration (under `config`) and the plans of a preset, changed as asked.
+
+    Raises:
+        ValueError: no such system, preset or key (naming the nearest), or a value that does not fit.
+    """
+    from calogen.overrides import nearest, override
+
+    known = presets_of(system)
+    name = preset or next(iter(known))
+    if name not in known:
+        raise ValueError(f"--preset {name}: unknown for {system}; {nearest(name, known)}")
+    members = targets(known[name])
+    own = {field.name for field in fields(members[CONFIG])}
+    keyed = {f"{CONFIG}.{key}" if key.partition(".")[0] in own else key: value for key, value in changes.items()}
+    plans = {key: plan for key, plan in members.items() if key != CONFIG}
+    seeds = {f"{key}.seed": seed for key in plans}
+    minutes = {} if max_minutes is None else _shared(plans, max_minutes)
+    return override(members, {**seeds, **minutes, **keyed})
+
+
+def _shared(plans: Mapping[str, Plan], minutes: float) -> dict[str, object]:
+    """A budget in minutes divided by steps, so that it is the same when a run is resumed."""
+    if minutes <= 0:
+        raise ValueError(f"--max-minutes {minutes}: give a time above 0")
+    steps = {name: plan.steps or 1 for name, plan in plans.items()}
+    total = sum(steps.values())
+    return {f"{name}.max_minutes": minutes * n / total for name, n in steps.items() if n > 1}
+
+
+def _require_place(output: Path, overwrite: bool) -> None:
+    """A new or empty directory, or one that holds a run (which decides itself whether it is this one)."""
+    if not (output / RUN_FILE).is_file():
+        require_free_folder(output, overwrite)
+
+
+def _read(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
+    """Training showers, and those held out: the file's own where all files mark them, else a share."""
+    from calogen.data.formats import open_source, read
+    from calogen.data.showers import Showers
+
+    marked = True
+    for file in files:
+        with open_source(file) as source:
+            marked = marked and source.split is not None
+    if not marked:
+        return Showers.concatenate([points(read(file)) for file in files]), validation
+    parts = {
+        split: Showers.concatenate([points(read(file, split=split)) for file in files])
+        for split in ("train", "validation")
+    }
+    return parts["train"], parts["validation"]
+
+
+def _report(reports: tuple[StageReport, ...], quiet: bool) -> None:
+    def loss(value: float | None) -> str:
+        return "" if value is None else f"{value:.4g}"
+
+    rows = [
+        (
+            r.name,
+            str(r.steps),
+            r.stopped,
+            loss(r.train_loss),
+            loss(r.best_loss),
+            f"{r.seconds / 60:.1f}",
+            f"{r.peak_memory_mb:.0f}",
+        )
+        for r in reports
+    ]
+    table(
+        "Stages", ("stage", "steps", "stopped", "loss", "best validation", "minutes", "memory, MB"), rows, quiet=quiet
+    )

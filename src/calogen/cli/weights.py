@@ -1,0 +1,33 @@
+"""`calogen convert-weights`: the authors' published weights as a file of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from calogen.cli.options import Overwrite, Quiet
+from calogen.cli.output import require_free
+from calogen.cli.screen import say
+
+
+def convert_weights(
+    source: Annotated[Path, Parameter(name="in", metavar="IN.npz", help="The authors' arrays by their names.")],
+    output: Annotated[Path, Parameter(name="out", metavar="OUT.safetensors", help="Our file.")],
+    *,
+    permutations: Annotated[
+        Path | None, Parameter(metavar="FILE.npz", help="A ShowerFlow's permutations, where IN does not hold them.")
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn the authors' published weights (CaloClouds point models, ShowerFlow) into ours; no number changes."""
+    require_free(output, overwrite)
+    from calogen.provenance import provenance
+    from calogen.systems import published_files
+
+    tensors = published_files.convert(source, permutations)
+    published_files.write(output, tensors, {"provenance": provenance(source=source.name)})
+    total = sum(tensor.numel() for tensor in tensors.values())
+    say(f"{len(tensors)} tensors, {total:,} numbers in {output}", quiet=quiet)

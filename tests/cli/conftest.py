@@ -1,0 +1,35 @@
+"""Places the tests of the command line point at."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calogen import ILD_ECAL, Incident, Showers, write
+
+
+def few_showers(n: int = 3, points: int = 50) -> Showers:
+    """Showers of `points` points each, their numbers drawn but not physical."""
+    rng = np.random.default_rng(1)
+    total = n * points
+    return Showers(
+        rng.normal(0, 10, total),
+        rng.normal(0, 10, total),
+        rng.integers(0, ILD_ECAL.n_layers, total),
+        rng.exponential(1e-3, total),
+        np.arange(n + 1) * points,
+        Incident.gun(n, energy=(10.0, 90.0), seed=1),
+        ILD_ECAL,
+    )
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, str]:
+    """Good and bad files by name, and `new`, which does not exist."""
+    files = {name: tmp_path / name for name in ("new", "showers", "text", "empty", "half")}
+    write(files["showers"], few_showers())
+    files["text"].write_text("= not a file of showers\n")
+    files["empty"].touch()
+    whole = files["showers"].read_bytes()
+    files["half"].write_bytes(whole[: len(whole) // 2])
+    return {name: str(path) for name, path in files.items()} | {"folder": str(tmp_path)}

@@ -1,0 +1,65 @@
+"""Help that a physicist understands: every command has it, quantities carry units, and it comes at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+from calogen.cli import main
+from calogen.cli.app import COMMANDS
+
+UNITS = {
+    "simulate": ("GeV", "mm", "ns", "tesla", "degrees", "mm/MeV"),
+    "sample": ("GeV", "degrees"),
+    "train": ("minutes",),
+    "evaluate": ("GeV",),
+    "convert": ("GeV", "mm", "ns"),
+    "convert-weights": (),
+    "info": ("GeV", "mm", "ns", "degrees"),
+    "show": ("GeV", "mm"),
+    "presets": (),
+    "demo": ("mm",),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_units(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"calogen {command}" in text
+    for unit in UNITS[command]:
+        assert unit in text
+
+
+def test_root_help_describes_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for command in COMMANDS:
+        described = [line for line in lines if line.strip("│ ").startswith(f"{command} ")]
+        assert described
+        assert len(described[0].split()) > 4
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from calogen.cli import main; main(['--help']); "
+        "print(sorted({'torch', 'numpy', 'h5py', 'matplotlib', 'geant4_pybind', 'scipy'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from calogen import __version__
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(shell: str) -> None:
+    from calogen.cli.app import build
+
+    script = build().generate_completion(shell=shell)
+    assert "simulate" in script
+    assert "energy" in script

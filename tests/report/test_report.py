@@ -1,5 +1,6 @@
 """Pages and pictures: self-contained, complete, written whole or not at all."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -107,6 +108,7 @@ def test_viewer_data_holds_every_hit(samples):
 
 
 def test_nothing_is_overwritten_unasked(evaluation, tmp_path):
+    evaluation = dataclasses.replace(evaluation, histograms=())
     out = tmp_path / "report"
     first = write_report(evaluation, out)
     before = first.stat().st_ino
@@ -136,6 +138,8 @@ def test_show(samples, tmp_path, suffix):
     display.show(samples[0], [0, 1, 5], out, heading="x.h5")
     head = out.read_bytes()[:15]
     assert head.startswith(b"\x89PNG") if suffix == ".png" else head == b"<!doctype html>"
+    display.show(samples[0], [0], out, heading="x.h5", first=17, overwrite=True)
+    assert suffix == ".png" or '"event 17"' in out.read_text()
     with pytest.raises(ValueError, match="exists"):
         display.show(samples[0], [0], out, heading="x.h5")
     assert [p.name for p in tmp_path.iterdir()] == [out.name]

@@ -246,9 +246,17 @@ def templates() -> jinja2.Environment:
 
 
 def show(
-    showers: Showers, indices: Sequence[int], path: str | os.PathLike[str], *, heading: str, overwrite: bool = False
+    showers: Showers,
+    indices: Sequence[int],
+    path: str | os.PathLike[str],
+    *,
+    heading: str,
+    first: int = 0,
+    overwrite: bool = False,
 ) -> Path:
     """Write events of a file to `path`: a picture (`.png`) or a page that turns under the mouse (`.html`).
+
+    `first` is the number in the file of the first of `showers`, where only a part of it was read.
 
     Raises:
         ValueError: no such event, another suffix, or a file that exists and must not be replaced.
@@ -262,7 +270,7 @@ def show(
         raise ValueError(f"the folder {out.parent} of {out.name} does not exist")
     if not indices:
         raise ValueError("name at least one event to draw")
-    events = [(f"event {i}", event(showers, i)) for i in indices]
+    events = [(f"event {first + i}", event(showers, i)) for i in indices]
     if out.suffix == ".png":
         content = png(picture([e for _, e in events], [label for label, _ in events]))
     else:

@@ -118,6 +118,7 @@ def _contents(
     title: str,
 ) -> tuple[str, str, str]:
     scores, table = e.to_json(), _csv(e)
+    data = _display_data(*displays) if displays else None
     page = templates().get_template("page.html.j2")
     figures = [plots.svg(plots.observable(h)) for h in e.histograms if not h.name.endswith("_coarse")]
     figures.append(plots.svg(plots.response(e.response)))
@@ -131,7 +132,7 @@ def _contents(
         figures=figures,
         losses=_losses(e),
         provenance=dict(provenance),
-        data=_display_data(*displays) if displays else None,
+        data=data,
         script=viewer_script(),
         json_base64=base64.b64encode(scores.encode()).decode(),
         csv_base64=base64.b64encode(table.encode()).decode(),

@@ -11,7 +11,6 @@ import mplhep
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from calogen.data.projection import project
@@ -26,10 +25,11 @@ TRUTH = "#7d8590"
 GENERATED = "#2f6fdd"
 SECOND = "#d2691e"
 FIGURE_INCHES = (4.6, 3.9)
+MARGINS = {"left": 0.155, "right": 0.975, "bottom": 0.115, "top": 0.93}
 PLOT_BINS = 60  # most bins drawn: narrower published ones are joined
 TAIL = 2e-3  # share of the entries left outside the drawn range at each end of a long axis
-RATIO_LIMITS = (0.8, 1.2)
-RATIO_WIDEST = (0.5, 1.5)
+RATIO_LIMITS = (0.79, 1.21)
+RATIO_WIDEST = (0.45, 1.55)
 FILE_SHOWERS = 500  # showers behind the figure of a file
 
 _STYLE: dict[Any, Any] = {
@@ -72,6 +72,7 @@ def observable(pair: HistogramPair) -> Figure:
         )
         _axes_of_observable(pair, top, edges, np.concatenate([truth, generated]))
         _ratio_panel(bottom, edges, generated, generated_error, truth, truth_error)
+        figure.align_ylabels()
         bottom.set_xlabel(f"{pair.axis} [{unit}]" if unit else pair.axis)
     return figure
 
@@ -104,8 +105,10 @@ def _occupied(total: NDArray[np.float64], tail: float) -> tuple[int, int]:
 
 
 def _with_ratio() -> tuple[Figure, Axes, Axes]:
-    figure = Figure(figsize=FIGURE_INCHES, layout=ConstrainedLayoutEngine(h_pad=0.02, hspace=0.02))
+    # A fixed layout: measuring every label first would take as long as drawing.
+    figure = Figure(figsize=FIGURE_INCHES)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure.subplots_adjust(**MARGINS, hspace=0.14)
     return figure, top, bottom
 
 
@@ -154,8 +157,9 @@ def _ratio_panel(
 def response(bins: Sequence[EnergyBin]) -> Figure:
     """Mean visible energy and mean hits against the incident energy, as ratio of the model to Geant4."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
+        figure = Figure(figsize=FIGURE_INCHES)
         axes = figure.subplots()
+        figure.subplots_adjust(**MARGINS)
         axes.axhspan(0.98, 1.02, color=TRUTH, alpha=0.2, linewidth=0, label="within 2 %")
         axes.axhline(1, color=TRUTH, linewidth=0.8)
         farthest = 0.05

@@ -16,6 +16,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 FilePath = str | os.PathLike[str]
 
@@ -30,6 +31,10 @@ MAX_ATTRIBUTE_BYTES = 4_000_000
 
 CHUNK_SLACK_BYTES = 4096
 """A stored chunk may exceed its content by the overhead of an incompressible stream, never by more."""
+
+CHUNK_BYTES = 1 << 18
+"""Chunks written in the formats of others: 256 kB, small enough to reach one shower, large enough to compress."""
+DEFLATE_LEVEL = 4  # higher levels take longer and gain a few per cent
 
 LIBRARY_VERSIONS = ("v110", "v110")
 """File format of HDF5 1.10 and later, whose metadata carry checksums."""
@@ -78,7 +83,7 @@ def open_read(path: FilePath) -> Iterator[h5py.File]:
         try:
             if not h5py.is_hdf5(name):
                 raise BadFile(f"{name}: not an HDF5 file (no HDF5 signature)")
-            file = h5py.File(name, "r", locking=False)
+            file = h5py.File(name, "r")
         except OSError as error:
             raise BadFile(f"{name}: damaged or truncated HDF5 file ({_one_line(error)})") from error
         with file:
@@ -109,6 +114,37 @@ def replacing(path: FilePath, *, overwrite: bool) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(path: FilePath, *, overwrite: bool) -> Iterator[h5py.File]:
+    """A new HDF5 file that appears at `path` if the block ends well, and not at all otherwise."""
+    with replacing(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
+        yield file
+
+
+def growing(
+    file: h5py.File, name: str, tail: tuple[int, ...], dtype: DTypeLike, *, chunk_bytes: int = CHUNK_BYTES
+) -> h5py.Dataset:
+    """A compressed dataset of no rows of shape `tail`, for `extend`."""
+    row = max(1, _product(tail)) * np.dtype(dtype).itemsize
+    return file.create_dataset(
+        name,
+        (0, *tail),
+        dtype,
+        maxshape=(None, *tail),
+        chunks=(max(1, chunk_bytes // row), *tail),
+        shuffle=True,
+        compression="gzip",
+        compression_opts=DEFLATE_LEVEL,
+    )
+
+
+def extend(rows: h5py.Dataset, values: NDArray[Any]) -> None:
+    """Add rows at the end of a dataset."""
+    n = rows.shape[0]
+    rows.resize(n + len(values), axis=0)
+    rows[n:] = values
 
 
 def refuse_existing(path: FilePath, *, overwrite: bool) -> None:
@@ -150,7 +186,7 @@ def dataset(
     found = file[name]
     if not isinstance(found, h5py.Dataset):
         raise BadFile(f"{where}: a group, where a dataset is expected")
-    if found.dtype.kind not in kinds or found.dtype.subdtype is not None:
+    if found.dtype.kind not in kinds or (found.dtype.kind == "O" and h5py.check_vlen_dtype(found.dtype) is None):
         raise BadFile(f"{where}: holds {found.dtype}, where numbers ({_kind_names(kinds)}) are expected")
     if found.shape is None:
         raise BadFile(f"{where}: holds nothing (null dataspace)")

@@ -37,8 +37,8 @@ from calogen.data.formats.hdf5 import (
     text_attribute,
 )
 from calogen.data.formats.precision import PRECISIONS, Precision
-from calogen.data.formats.ragged import check_offsets
-from calogen.data.formats.source import Events
+from calogen.data.formats.ragged import check_offsets, largest_step
+from calogen.data.formats.source import Events, Extent
 from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.data.voxels import Voxels
@@ -100,6 +100,10 @@ class NativeSource:
         stored = {k: self.precision.stored(k) for k in names}
         self._points = columns.ColumnReader(file, stored, n_points=int(self._offsets[-1]))
 
+    def max_points(self) -> int:
+        """Points of the largest shower (0 for voxels)."""
+        return 0 if self.kind == "voxels" else largest_step(self._offsets)
+
     def load(self, start: int, stop: int) -> Events:
         """Showers `start` to `stop`; decodes only the chunks they lie in."""
         with blamed_on(self._file.filename, f"showers {start} to {stop}"):
@@ -140,6 +144,7 @@ class Writer:
         provenance: command, seed, versions: whatever JSON holds; kept in the header.
         precision: `exact` (lossless) or `compact` (positions to 0.1 mm, energies to 0.05 %).
         overwrite: replace an existing file.
+        extent: not needed here (other formats must know their size beforehand).
         append: extend an existing file (a copy of it, which takes its place at the end: a crash loses nothing).
 
     >>> import tempfile; from pathlib import Path
@@ -162,6 +167,7 @@ class Writer:
         precision: str = "exact",
         overwrite: bool = False,
         append: bool = False,
+        extent: Extent | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r} is unknown; use {' or '.join(PRECISIONS)}")
@@ -187,20 +193,22 @@ class Writer:
                 self._resume()
             else:
                 self._start()
+            stack.push(self._finish)
             self._cleanup = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._cleanup:
-            if kind is not None:
-                self._cleanup.__exit__(kind, error, trace)
-                return
-            if self._kind is None:
-                self._create_points(timed=False)
-            if self._kind == "points":
-                self._columns.finish()
+        self._cleanup.__exit__(kind, error, trace)
+
+    def _finish(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None:
+            return
+        if self._kind is None:
+            self._create_points(timed=False)
+        if self._kind == "points":
+            self._columns.finish()
 
     def append(self, events: Events) -> None:
         """Add a batch of showers (or of voxels; a file holds one of the two)."""

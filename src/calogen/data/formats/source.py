@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Protocol, Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 from numpy.typing import NDArray
 
+from calogen.data.formats.hdf5 import FilePath
 from calogen.data.showers import Showers
 from calogen.data.voxels import Voxels
 from calogen.detector.geometry import Detector
@@ -28,20 +30,30 @@ class Source(Protocol):
     split: NDArray[Any] | None
     """Part of each shower (`SPLITS`), where the file says it."""
 
+    def max_points(self) -> int:
+        """Points of the largest shower, or a bound on it (0 for voxels)."""
+        ...
+
     def load(self, start: int, stop: int) -> Events:
         """Showers `start` to `stop`; reads little more than them."""
         ...
 
 
-class Sink(Protocol):
-    """A file being written; it appears under its name when the block ends well, and not at all otherwise."""
+@dataclass(frozen=True)
+class Extent:
+    """What is known of the showers before they are written; padded layouts need it."""
 
-    def append(self, events: Any) -> None:
-        """Add a batch."""
-        ...
+    n_showers: int
+    max_points: int
 
-    def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+@dataclass(frozen=True)
+class Sink:
+    """A file being written: `append` adds a batch of showers (or voxels)."""
+
+    append: Callable[[Any], None]
+
+
+def refuse(path: FilePath, what: str, why: str) -> NoReturn:
+    """Raise ValueError: `path` cannot take something, and why."""
+    raise ValueError(f"{path}: {what} cannot be written: {why}")

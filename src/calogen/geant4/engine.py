@@ -97,6 +97,7 @@ class Engine:
         for command in ("/process/em/verbose 0", "/process/had/verbose 0", "/run/verbose 0", "/tracking/verbose 0"):
             commands.ApplyCommand(command)
         self._manager.Initialize()
+        self._manager.BeamOn(0)  # builds the physics tables, which would else be charged to the first shower
         self._layer = _LayerFinder(setup)
 
     def _initialise(self, part: Any) -> None:
@@ -291,16 +292,18 @@ def _material(g4: Any, stack: Stack, name: str) -> Any:
 
 
 def _physics(g4: Any, setup: Setup) -> Any:
-    if setup.hadronic:
-        factory = g4.G4PhysListFactory()
-        if not factory.IsReferencePhysList(setup.physics):
-            raise ValueError(f"physics {setup.physics!r} is not 'em' nor a Geant4 reference list such as FTFP_BERT")
-        physics = factory.GetReferencePhysList(setup.physics)
-    else:
-        physics = _em_physics(g4)
+    physics = _reference_list(g4, setup.physics) if setup.hadronic else _em_physics(g4)
     physics.SetVerboseLevel(0)
     physics.SetDefaultCutValue(setup.cut_mm * g4.mm)
     return physics
+
+
+def _reference_list(g4: Any, name: str) -> Any:
+    """A stock physics list. Geant4's factory cannot hand one over to the run manager from Python: use its class."""
+    found = vars(g4).get(name)
+    if found is None or not g4.G4PhysListFactory().IsReferencePhysList(name):
+        raise ValueError(f"physics {name!r} is not 'em' nor a Geant4 reference list such as FTFP_BERT")
+    return found()
 
 
 def _em_physics(g4: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import selectors
 import subprocess
 import sys
@@ -217,9 +218,9 @@ class _Worker:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         doing = "while starting" if self.shard is None else f"in shard {self.shard}"
         self.log.seek(0)
-        lines = [text for text in self.log.read().decode(errors="replace").splitlines() if text.strip(" -*\t")]
-        words = f"; its last words: {lines[-1].strip()}" if lines else ""
-        return f"Geant4 worker {self.process.pid} {how} {doing}{words}; finished shards are kept, run again to resume"
+        words = last_words(self.log.read().decode(errors="replace"))
+        quoted = f"; its last words: {words}" if words else ""
+        return f"Geant4 worker {self.process.pid} {how} {doing}{quoted}; finished shards are kept, run again to resume"
 
     def stop(self) -> None:
         """End the process, at once if it is at work."""
@@ -232,6 +233,17 @@ class _Worker:
         self.process.wait()
         self.process.stdout.close()
         self.log.close()
+
+
+def last_words(log: str) -> str:
+    """What a dead worker said last: the cause of a Geant4 exception if there is one, else its last line.
+
+    >>> last_words("*** G4Exception : em0003\\n  issued by : X\\nfile br47 is not opened\\n*** Aborting ***")
+    'file br47 is not opened'
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip(" -*\t")]
+    causes = [after for line, after in itertools.pairwise(lines) if line.startswith("issued by")]
+    return (causes or lines or [""])[-1]
 
 
 def _finish(folder: Path, todo: Sequence[int], workers: int) -> Generator[int, None, None]:
@@ -259,7 +271,8 @@ def _attend(worker: Any, waiting: deque[int]) -> int | None:
     """Hear a worker, give it its next shard, and return the shard it has finished, if any."""
     kind, rest = worker.hear()
     if kind == REFUSED:
-        raise Geant4Unavailable(rest) if "GEANT4" in rest else ValueError(rest)
+        refusal, _, why = rest.partition(" ")
+        raise ValueError(why) if refusal == ValueError.__name__ else Geant4Unavailable(why)
     finished = worker.shard if kind == DONE else None
     assert kind in (READY, DONE), kind
     worker.shard = None

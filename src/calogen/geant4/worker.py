@@ -54,7 +54,7 @@ def main(folder: Path) -> int:
     try:
         engine = Engine(request.setup)
     except (RuntimeError, ValueError) as error:
-        print(REFUSED, error, file=messages)
+        print(REFUSED, type(error).__name__, *str(error).split(), file=messages)
         return 2
     print(READY, file=messages)
     for line in sys.stdin:

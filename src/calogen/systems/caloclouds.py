@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from calogen.data.incident import Incident
 from calogen.data.merging import merge
 from calogen.data.showers import Showers
-from calogen.detector.geometry import Detector
+from calogen.detector.geometry import Detector, tilt
 from calogen.methods.consistency import ConsistencyDistillation
 from calogen.methods.coupling_flow import CouplingFlow
 from calogen.methods.edm import EDM
@@ -31,6 +31,7 @@ from calogen.networks.pointwise import PointwiseNet
 from calogen.progress import progress_bar
 from calogen.systems.domain import Domain
 from calogen.systems.layer_counts import (
+    LEAST_ENERGY_GEV,
     Calibration,
     FittedTargets,
     LayerProfile,
@@ -117,6 +118,11 @@ class ProfileFlow(nn.Module):
             config.spline_width,
         )
         self.limits = Limits(layers)
+        if config.profile == "normal":
+            # The transform leaves nearly a normal distribution: start from its identity, not from random maps.
+            for part in self.flow.parts:
+                nn.init.zeros_(part.network[-1].weight)  # type: ignore[index, union-attr, arg-type]
+                nn.init.zeros_(part.network[-1].bias)  # type: ignore[index, union-attr, arg-type]
 
 
 def _profile_targets(config: CaloCloudsConfig, layers: int) -> ProfileTargets:
@@ -233,6 +239,9 @@ class CaloClouds(System):
             raise ValueError(f"unknown sampler {sampler!r}; use 'one-step' or 'teacher'")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        for part in self.parts().values():
+            if part.training:  # calling eval() again would make the flow lay out its weights again
+                part.eval()
         self.redraws = 0
         options = {} if sampler == "one-step" else {"steps": steps}
         model = self.distillation.target if sampler == "one-step" else self.teacher
@@ -251,21 +260,27 @@ class CaloClouds(System):
         profile = self._draw_profile(incident, condition, streams)
         counts = self._calibrated_counts(profile, incident, streams)
         total = counts.sum(1)
-        noise = torch.cat([torch.randn(int(n), FEATURES, generator=g) for n, g in zip(total, streams, strict=True)])
+        noise = np.empty((int(total.sum()), FEATURES), dtype=np.float32)
+        for part, stream in zip(np.split(noise, np.cumsum(total)[:-1]), streams, strict=True):
+            stream.standard_normal(dtype=np.float32, out=part)
         latent = model.sample(
-            condition, counts=torch.from_numpy(total).to(self.device), noise=noise.to(self.device), **options
+            condition,
+            counts=torch.from_numpy(total).to(self.device),
+            noise=torch.from_numpy(noise).to(self.device),
+            **options,
         )
         return self._assemble(self.points.decode(latent), profile, counts, incident)
 
-    def _draw_profile(self, incident: Incident, condition: Tensor, streams: list[torch.Generator]) -> LayerProfile:
+    def _draw_profile(self, incident: Incident, condition: Tensor, streams: list[np.random.Generator]) -> LayerProfile:
         """Layer profiles, drawn again (and counted) while they look like no shower of the training set."""
         n, layers = len(incident), self.detector.n_layers
         result = LayerProfile(np.zeros((n, layers)), np.zeros((n, layers)), np.zeros((n, 3)))
         pending = np.arange(n)
         for _ in range(MAX_REDRAWS):
-            noise = torch.stack([torch.randn(self.profile.flow.dim, generator=streams[i]) for i in pending])
+            dim = self.profile.flow.dim
+            noise = np.stack([streams[i].standard_normal(dim, dtype=np.float32) for i in pending])
             where = torch.from_numpy(pending).to(self.device)
-            x = self.profile.flow.sample(condition[where], noise=noise.to(self.device))
+            x = self.profile.flow.sample(condition[where], noise=torch.from_numpy(noise).to(self.device))
             drawn = self.profile.targets.decode(x, condition[where])
             result.counts[pending], result.energy[pending], result.cog[pending] = drawn.counts, drawn.energy, drawn.cog
             bad = self.profile.limits.broken(drawn, incident.energy[pending], PUBLISHED_NEGATIVE_LAYERS)
@@ -279,10 +294,10 @@ class CaloClouds(System):
         )
 
     def _calibrated_counts(
-        self, profile: LayerProfile, incident: Incident, streams: list[torch.Generator]
+        self, profile: LayerProfile, incident: Incident, streams: list[np.random.Generator]
     ) -> NDArray[np.int64]:
         factors = self.calibration.factor("occupancy", incident.energy)
-        u = torch.stack([torch.rand(self.detector.n_layers, generator=g) for g in streams]).numpy()
+        u = np.stack([stream.random(self.detector.n_layers) for stream in streams])
         return whole(profile.counts * factors, u)
 
     def _assemble(
@@ -293,11 +308,14 @@ class CaloClouds(System):
         order, layer = assign_layers(depth, counts)
         target = profile.energy * self.calibration.factor("energy", incident.energy)
         energy = rescale(energy[order], counts, target)
-        offsets = np.concatenate([[0], np.cumsum(counts.sum(1))])
+        per_shower = counts.sum(1)
+        offsets = np.concatenate([[0], np.cumsum(per_shower)])
         x, y = x[order], y[order]
         if self.config.halo_mm > 0:
             x, y = _move_halo(x, y, energy, offsets, profile.cog, self.config.halo_mm)
-        return Showers(x, y, layer, energy, offsets, incident, self.detector).tilted()
+        depth_mm = self.detector.z_mm[layer]
+        t_x, t_y = (np.repeat(t, per_shower) * depth_mm for t in tilt(incident.direction))
+        return Showers(x + t_x, y + t_y, layer, energy, offsets, incident, self.detector)
 
 
 def _point_transform(config: CaloCloudsConfig, layers: int) -> PointTransform:
@@ -315,32 +333,24 @@ def _move_halo(
     does, so a rigid shift (as published) would blur the core to widen the centre of gravity.
     """
     counts = np.diff(offsets)
-    index = np.repeat(np.arange(len(counts)), counts)
     share = np.minimum(np.hypot(x, y), halo_mm) / halo_mm
 
-    def sums(values: NDArray[Any]) -> NDArray[Any]:
-        return np.bincount(index, weights=values, minlength=len(counts))
+    def mean(values: NDArray[Any]) -> NDArray[Any]:
+        return np.add.reduceat(values * weight, offsets[:-1])
 
-    total = np.maximum(sums(energy), np.finfo(np.float64).tiny)
-    lever = np.maximum(sums(energy * share) / total, SHORTEST_LEVER)
-    d_x = (cog[:, 0] - sums(energy * x) / total) / lever
-    d_y = (cog[:, 1] - sums(energy * y) / total) / lever
-    return x + d_x[index] * share, y + d_y[index] * share
+    weight = energy / np.repeat(np.maximum(np.add.reduceat(energy, offsets[:-1]), LEAST_ENERGY_GEV), counts)
+    lever = np.maximum(mean(share), SHORTEST_LEVER)
+    d_x, d_y = (cog[:, 0] - mean(x)) / lever, (cog[:, 1] - mean(y)) / lever
+    return x + np.repeat(d_x, counts) * share, y + np.repeat(d_y, counts) * share
 
 
 SHORTEST_LEVER = 0.05
 """Least mean share that may move: a shower all core has no halo to move, and is not torn apart."""
 
-_MIX = 0x9E3779B97F4A7C15  # golden ratio of 64 bits, the increment of SplitMix64 (Steele et al. 2014)
-_MASK = (1 << 64) - 1
 
-
-def _stream(seed: int, index: int) -> torch.Generator:
-    """The random numbers of one shower: SplitMix64's finaliser on (seed, index) spreads neighbours apart."""
-    z = (seed * 0xBF58476D1CE4E5B9 + (index + 1) * _MIX) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return torch.Generator().manual_seed((z ^ (z >> 31)) & _MASK)
+def _stream(seed: int, index: int) -> np.random.Generator:
+    """The random numbers of one shower, by the seed of the request and the index of the shower in it alone."""
+    return np.random.Generator(np.random.SFC64([seed, index]))
 
 
 def _starts(n: int, batch_size: int, progress: bool) -> Iterator[int]:
@@ -533,20 +543,21 @@ class CalibrateStage(SolvedStage):
 DESK_PLANS: dict[str, Plan] = {
     # Sized for two CPU cores, a few thousand showers and an hour.
     "flow": Plan(
-        steps=4000,
+        steps=1500,
         batch_size=256,
         optimizer="adamw",
-        learning_rate=5e-4,
-        schedule="onecycle",
-        weight_decay=1e-2,
+        learning_rate=3e-4,
+        schedule="cosine",
+        warmup_steps=50,
+        weight_decay=0.3,
         grad_clip=10.0,
         ema="constant",
-        ema_decay=0.995,
-        validate_every=200,
-        patience=6,
+        ema_decay=0.98,
+        validate_every=100,
+        patience=5,
     ),
     "teacher": Plan(
-        steps=12_000,
+        steps=8_000,
         batch_size=64,
         learning_rate=2e-3,
         schedule="cosine",
@@ -558,7 +569,7 @@ DESK_PLANS: dict[str, Plan] = {
         keep="last",
     ),
     "student": Plan(
-        steps=8_000,
+        steps=6_000,
         batch_size=64,
         learning_rate=5e-4,
         schedule="cosine",
@@ -596,7 +607,7 @@ CALOCLOUDS2_COLUMNS = ("points", "energy", "cog_x", "cog_y", "cog_z")  # with 2 
 PRESETS: dict[str, Preset] = {
     "ild-photons-desk": Preset(
         "photons in ILD's ECal at any barrel angle; two CPU cores, under an hour; everything fitted",
-        CaloCloudsConfig(coupling_width=4, spline_width=2),
+        CaloCloudsConfig(coupling_width=2, spline_width=1),
         DESK_PLANS,
     ),
     "ild-photons": Preset(

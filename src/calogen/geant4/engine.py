@@ -28,7 +28,7 @@ HALF_SIZE_MM = 2000.0
 UNQUENCHED = frozenset({"G4_Si"})
 """Sensitive materials whose signal is charge: Birks' law does not apply to them."""
 
-_SEED_BITS = 62  # the default engine (MixMax) takes a signed 64-bit seed
+_SEED_BITS = 62  # the default engine (MixMax) takes a signed 64-bit seed, not 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Setup:
 def event_seed(seed: int, event: int) -> int:
     """Seed of one event: depends on the run's seed and the event's number alone."""
     state = np.random.SeedSequence((seed, event)).generate_state(1, np.uint64)[0]
-    return int(state) >> (64 - _SEED_BITS)
+    return max(1, int(state) >> (64 - _SEED_BITS))
 
 
 class Engine:

@@ -123,7 +123,7 @@ def test_interrupt_leaves_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("calogen.data.formats.open_source", interrupted)
+    monkeypatch.setattr("calogen.data.formats.info", interrupted)
     assert main(["info", "x.h5"]) == 130
     assert capsys.readouterr().err == "calogen: interrupted\n"
 
@@ -132,7 +132,7 @@ def test_a_bug_says_how_to_see_it(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def broken(*_: object, **__: object) -> None:
         raise KeyError("inside")
 
-    monkeypatch.setattr("calogen.data.formats.open_source", broken)
+    monkeypatch.setattr("calogen.data.formats.info", broken)
     assert main(["info", "x.h5"]) == 1
     quiet = capsys.readouterr().err
     assert "CALOGEN_TRACEBACK=1" in quiet

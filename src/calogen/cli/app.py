@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError
 
 from calogen.cli.demo import demo
-from calogen.cli.errors import EXIT_USER, exit_code, one_line
+from calogen.cli.errors import EXIT_USER, exit_code, one_line, show_warning
 from calogen.cli.evaluate import evaluate
 from calogen.cli.files import convert, info, show
 from calogen.cli.presets import presets
@@ -56,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 2 a mistake in the request, 1 a bug, 130 interrupted."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        build()(tokens, exit_on_error=False, print_error=False, result_action="return_none")
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            build()(tokens, exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:
         print(f"calogen: error: {one_line(error)} (calogen{_command(tokens)} --help)", file=sys.stderr)
         return EXIT_USER

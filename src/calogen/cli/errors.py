@@ -35,6 +35,11 @@ def exit_code(error: BaseException) -> int:
     return EXIT_BUG
 
 
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Warnings as one line, without the place in the code (in the place of `warnings.showwarning`)."""
+    print(f"calogen: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; for errors of the operating system with the file it is about."""
     if isinstance(error, OSError) and error.strerror:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from calogen.evaluate.metrics import Score
     from calogen.evaluate.protocol import Evaluation
 
+COARSE_ERROR = 10.0
+"""From this error on, decimals mean nothing."""
+
 DISPLAY_SHOWERS = 200
 """Showers of which some pairs are drawn."""
 
@@ -77,12 +80,12 @@ def _displays(generated: Path, truth: Path) -> tuple[Showers, Showers] | None:
 
 def score_table(evaluation: Evaluation, *, quiet: bool = False) -> None:
     """The scores with their floors, in thousandths."""
-    rows = [(row.title, *_cells(row.jsd), *_cells(row.wasserstein)) for row in evaluation.scores]
+    rows = [(row.title, *_cells(row.jsd), *_cells(row.wasserstein)) for row in evaluation.scores if row.published]
     title = (
-        f"{evaluation.n_generated} generated and {evaluation.n_truth} Geant4 showers in {evaluation.detector}, "
-        "distances in thousandths"
+        f"{evaluation.n_generated} generated and {evaluation.n_truth} Geant4 showers in {evaluation.detector}: "
+        "Jensen-Shannon divergence (JSD, nat) and Wasserstein distance (W, standard deviations), in thousandths"
     )
-    columns = ("observable", "Jensen-Shannon", "floor", "excess", "Wasserstein", "floor", "excess")
+    columns = ("observable", "JSD", "floor", "excess", "W", "floor", "excess")
     table(title, columns, rows, quiet=quiet)
     for quantity, name in (("visible_energy", "visible energy"), ("hits", "hits")):
         bins = [b for b in evaluation.decades if b.quantity == quantity]
@@ -91,8 +94,6 @@ def score_table(evaluation: Evaluation, *, quiet: bool = False) -> None:
 
 
 def _cells(score: Score) -> tuple[str, str, str]:
-    return (
-        f"{1e3 * score.value:.1f} ± {1e3 * score.error:.1f}",
-        f"{1e3 * score.floor:.1f}",
-        f"{score.significance:+.1f} σ",
-    )
+    value, error, floor = (1e3 * v for v in (score.value, score.error, score.floor))
+    decimals = 0 if error >= COARSE_ERROR else 1
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}", f"{floor:.{decimals}f}", f"{score.significance:+.1f} σ"

@@ -12,8 +12,9 @@ from calogen.cli.output import require_free, whole
 from calogen.cli.screen import progress, say, table
 
 if TYPE_CHECKING:
+    from calogen.data.formats import FileInfo
     from calogen.data.showers import Showers
-    from calogen.evaluate.summary import Range, Summary
+    from calogen.detector.geometry import Detector
 
 STATE_SUFFIX = ".safetensors"
 
@@ -29,6 +30,10 @@ def convert(
     *,
     format: Annotated[str, Parameter(metavar="NAME", help="Format of OUT; `calogen info` names them.")] = "calogen",
     detector: DetectorName = None,
+    voxels: Annotated[
+        str | None,
+        Parameter(metavar="NAME", help="Sum points into the cells of this detector, GeV, for formats of voxels."),
+    ] = None,
     compact: Annotated[
         bool,
         Parameter(negative="", help="Positions to 0.1 mm and energies to 0.05 %: a third of the size (ours only)."),
@@ -38,34 +43,53 @@ def convert(
 ) -> None:
     """Convert between shower file formats, in constant memory. Units are converted: GeV, mm and ns in ours."""
     require_free(output, overwrite)
-    from calogen.data.formats import FORMATS, SHOWERS_PER_BATCH, open_source
-    from calogen.overrides import nearest
-
-    if format not in FORMATS:
-        raise ValueError(f"--format {format}: unknown; {nearest(format, FORMATS)}")
-    sink = FORMATS[format].sink
-    if sink is None:
-        raise ValueError(f"--format {format}: can be read but not written; choose another")
-    if compact and format != "calogen":
-        raise ValueError(f"--compact belongs to the calogen format, not to {format}; leave it out")
-    with open_source(source, detector=_detector(detector)) as opened:
-        options = _native_options(opened, source, compact) if format == "calogen" else {}
-        with (
-            progress("convert", opened.n_showers, quiet=quiet) as report,
-            sink(output, opened.detector, overwrite=overwrite, **options) as writer,
-        ):
-            for start in range(0, opened.n_showers, SHOWERS_PER_BATCH):
-                stop = min(start + SHOWERS_PER_BATCH, opened.n_showers)
-                writer.append(opened.load(start, stop))
-                report(stop, opened.n_showers)
-    say(f"{opened.n_showers} showers in {output} ({output.stat().st_size / 1e6:.3g} MB)", quiet=quiet)
-
-
-def _native_options(opened: Any, source: Path, compact: bool) -> dict[str, Any]:
+    from calogen.data import formats
     from calogen.provenance import provenance
 
-    about = provenance(source=source.name, source_provenance=opened.provenance)
-    return {"provenance": about, "precision": "compact" if compact else "exact"}
+    if compact and format != "calogen":
+        raise ValueError(f"--compact belongs to the calogen format, not to {format}; leave it out")
+    options: dict[str, Any] = {"precision": "compact"} if compact else {}
+    if voxels is not None:
+        _voxelize(source, output, format, (_detector(detector), _detector(voxels)), overwrite, quiet)
+        return
+    with progress("convert", quiet=quiet) as report:
+        n = formats.convert(
+            source,
+            output,
+            format=format,
+            detector=_detector(detector),
+            overwrite=overwrite,
+            provenance=provenance(),
+            progress=report,
+            **options,
+        )
+    say(f"{n} showers in {output} ({output.stat().st_size / 1e6:.3g} MB)", quiet=quiet)
+
+
+def _voxelize(
+    source: Path, output: Path, format: str, detectors: tuple[Detector | None, Detector], overwrite: bool, quiet: bool
+) -> None:
+    """Convert with the points summed into the cells of the second detector; what falls outside is said."""
+    from calogen.data.formats import FORMATS, SHOWERS_PER_BATCH, Extent, open_source
+    from calogen.data.projection import voxelize
+    from calogen.overrides import nearest
+    from calogen.provenance import provenance
+
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}: {nearest(format, FORMATS)}")
+    outside, kept = 0.0, 0.0
+    with open_source(source, detector=detectors[0]) as opened, progress("convert", quiet=quiet) as report:
+        n, about = opened.n_showers, provenance(source=source.name, source_provenance=opened.provenance)
+        sink = FORMATS[format].sink(output, detectors[1], overwrite=overwrite, extent=Extent(n, 0), provenance=about)
+        with sink as file:
+            for start in range(0, n, SHOWERS_PER_BATCH):
+                stop = min(start + SHOWERS_PER_BATCH, n)
+                cells, lost = voxelize(points(opened.load(start, stop)), detectors[1])
+                file.append(cells)
+                kept, outside = kept + float(cells.energy.sum(dtype=float)), outside + float(lost.sum())
+                report(stop, n)
+    share = 100 * outside / max(kept + outside, 1e-300)
+    say(f"{n} showers in {output}; {share:.3f} % of the energy fell outside {detectors[1].name}", quiet=quiet)
 
 
 def _detector(name: str | None) -> Any:
@@ -91,22 +115,32 @@ def info(
     if file.suffix == STATE_SUFFIX:
         _state_info(file)
         return
-    from calogen.data.formats import SHOWERS_PER_BATCH, open_source, sniff
-    from calogen.evaluate.summary import summarise
+    from calogen.data import formats
 
-    with open_source(file, detector=_detector(detector)) as opened:
-        starts = range(0, opened.n_showers, SHOWERS_PER_BATCH)
-        summary = summarise(opened.load(s, min(s + SHOWERS_PER_BATCH, opened.n_showers)) for s in starts)
-        about = [
-            ("format", sniff(file)),
-            ("size", f"{file.stat().st_size / 1e6:.3g} MB"),
-            ("detector", f"{opened.detector.name}, {opened.detector.n_layers} layers"),
-            ("units in the file", opened.units),
-        ]
-        about += [(f"provenance: {key}", _short(value)) for key, value in opened.provenance.items()]
-    table(str(file), ("", ""), about + _ranges(summary), left=True)
+    table(str(file), ("", ""), _described(formats.info(file, detector=_detector(detector))), left=True)
     if plot is not None:
         _plot(file, detector, plot)
+
+
+def _described(i: FileInfo) -> list[tuple[str, str]]:
+    counts = i.points_per_shower
+    rows = [
+        ("format", f"{i.format}, {i.kind}" + (f", {i.precision}" if i.precision else "")),
+        ("size", f"{i.size_bytes / 1e6:.3g} MB"),
+        ("detector", f"{i.detector}, {i.n_layers} layers"),
+        ("units in the file", i.stored_units),
+        ("showers", f"{i.n_showers}"),
+        ("particles (PDG)", ", ".join(f"{code}: {n}" for code, n in i.particles.items())),
+        ("parts", ", ".join(f"{name} {n}" for name, n in i.splits.items())),
+        ("points" if i.kind == "points" else "voxels with energy", f"{i.n_points}"),
+        ("of each shower", f"{counts.lowest:.0f} to {counts.highest:.0f}, mean {counts.mean:.1f}"),
+    ]
+    rows += [
+        (name, f"{r.lowest:.4g} to {r.highest:.4g} {r.unit}".rstrip() + f", mean {r.mean:.4g}")
+        for name, r in i.ranges.items()
+    ]
+    rows += [(f"provenance: {key}", _short(value)) for key, value in i.provenance.items()]
+    return [row for row in rows if row[1]]
 
 
 def _plot(file: Path, detector: str | None, output: Path) -> None:
@@ -125,27 +159,6 @@ def points(events: Any) -> Showers:
     from calogen.data.voxels import Voxels
 
     return points_of(events) if isinstance(events, Voxels) else events
-
-
-def _ranges(s: Summary) -> list[tuple[str, str]]:
-    def span(values: Range, unit: str) -> str:
-        if not values.n:
-            return "none"
-        return f"{values.low:.4g} to {values.high:.4g} {unit}, mean {values.mean:.4g}".replace("  ", " ")
-
-    rows = [
-        ("showers", str(s.showers)),
-        ("particles (PDG)", ", ".join(f"{code}: {n}" for code, n in sorted(s.pdg.items()))),
-        ("incident energy", span(s.energy_gev, "GeV")),
-        ("angle from the normal", span(s.angle_deg, "degrees")),
-        ("points per shower", span(s.points, "")),
-        ("visible energy per shower", span(s.visible_gev, "GeV")),
-        ("energy per point", span(s.point_energy_gev, "GeV")),
-        ("x", span(s.x_mm, "mm")),
-        ("y", span(s.y_mm, "mm")),
-        ("time", span(s.time_ns, "ns")),
-    ]
-    return [row for row in rows if row[1] != "none"]
 
 
 def _short(value: Any, limit: int = 100) -> str:
@@ -194,5 +207,5 @@ def show(
         if not 0 <= event < opened.n_showers:
             raise ValueError(f"--event {event}: {file} holds showers 0 to {opened.n_showers - 1}")
         showers = points(opened.load(event, event + 1))
-    display.show(showers, [0], output, heading=f"{file.name}, shower {event}", overwrite=overwrite)
+    display.show(showers, [0], output, heading=file.name, first=event, overwrite=overwrite)
     say(f"shower {event} in {output}", quiet=quiet)

@@ -56,7 +56,7 @@ def sample(
     use_threads(threads)
     system = calogen.systems.load(state, device=device)
     options = sample_options(system, changes)
-    with progress("sample", len(incident), quiet=quiet) as report:
+    with progress("sample", quiet=quiet) as report:
         made = generate(
             system,
             incident,

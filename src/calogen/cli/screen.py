@@ -10,7 +10,7 @@ Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def progress(label: str, total: int, *, quiet: bool) -> Iterator[Progress]:
+def progress(label: str, *, quiet: bool) -> Iterator[Progress]:
     """A progress bar of showers on stderr from the first report on, so that a refused request shows none."""
     from calogen.progress import progress_bar
 
@@ -18,7 +18,7 @@ def progress(label: str, total: int, *, quiet: bool) -> Iterator[Progress]:
         advance: Callable[[int], None] | None = None
         before = 0
 
-        def report(done: int, _total: int) -> None:
+        def report(done: int, total: int) -> None:
             nonlocal advance, before
             if advance is None:
                 advance = stack.enter_context(progress_bar(label, total, "showers", shown=not quiet))
@@ -40,13 +40,19 @@ def table(
     """A table on stdout; first column to the left, the others to the right (numbers) unless `left`."""
     if quiet:
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left", show_header=any(columns))
+    drawn = Table(
+        title_justify="left", show_header=any(columns), box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
+    )
     for i, name in enumerate(columns):
         drawn.add_column(name, justify="right" if i and not left else "left")
     for row in rows:
         drawn.add_row(*map(escape, row))
-    Console().print(drawn)
+    console = Console()
+    console.print(escape(title), style="bold")
+    console.print(drawn)
+    console.print()

@@ -85,7 +85,7 @@ def _run(request: Request, output: Path, workers: int, overwrite: bool, quiet: b
 
     shards = output.with_name(f".{output.name}.shards")
     cpu_s = 0.0
-    with progress("Geant4", len(request.incident), quiet=quiet) as bar:
+    with progress("Geant4", quiet=quiet) as bar:
         for shard in run_shards(request, workers=workers, shard_dir=shards, progress=bar):
             cpu_s += float(shard.cpu_s.sum())
     cpu_s /= len(request.incident)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STATE_FILE = "state.safetensors"
 RUN_FILE = "run.json"
+EVERY_STAGE = "*"
 
 
 def train(
@@ -100,12 +101,21 @@ def resolve(
     if name not in known:
         raise ValueError(f"--preset {name}: unknown for {system}; {nearest(name, known)}")
     members = targets(known[name])
-    own = {field.name for field in fields(members[CONFIG])}
-    keyed = {f"{CONFIG}.{key}" if key.partition(".")[0] in own else key: value for key, value in changes.items()}
     plans = {key: plan for key, plan in members.items() if key != CONFIG}
-    seeds = {f"{key}.seed": seed for key in plans}
+    seeds: dict[str, object] = {f"{key}.seed": seed for key in plans}
     minutes = {} if max_minutes is None else _shared(plans, max_minutes)
-    return override(members, {**seeds, **minutes, **keyed})
+    asked = _keyed(changes, {field.name for field in fields(members[CONFIG])}, list(plans))
+    return override(members, seeds | minutes | asked)
+
+
+def _keyed(changes: Mapping[str, object], own: set[str], stages: list[str]) -> dict[str, object]:
+    """Full keys: `widths` is `config.widths`, and `*.batch_size` that of every stage."""
+    keyed: dict[str, object] = {}
+    for key, value in changes.items():
+        head, _, rest = key.partition(".")
+        names = [f"{stage}.{rest}" for stage in stages] if head == EVERY_STAGE else [key]
+        keyed |= {f"{CONFIG}.{name}" if head in own else name: value for name in names}
+    return keyed
 
 
 def _shared(plans: Mapping[str, Plan], minutes: float) -> dict[str, object]:
@@ -157,6 +167,4 @@ def _report(reports: tuple[StageReport, ...], quiet: bool) -> None:
         )
         for r in reports
     ]
-    table(
-        "Stages", ("stage", "steps", "stopped", "loss", "best validation", "minutes", "memory, MB"), rows, quiet=quiet
-    )
+    table("Stages", ("stage", "steps", "stopped", "loss", "best val.", "minutes", "MB"), rows, quiet=quiet)

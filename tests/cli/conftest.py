@@ -33,3 +33,11 @@ def places(tmp_path: Path) -> dict[str, str]:
     whole = files["showers"].read_bytes()
     files["half"].write_bytes(whole[: len(whole) // 2])
     return {name: str(path) for name, path in files.items()} | {"folder": str(tmp_path)}
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A file of enough showers to be judged."""
+    file = tmp_path / "many.h5"
+    write(file, few_showers(60))
+    return file

@@ -122,9 +122,8 @@ def _shared(plans: Mapping[str, Plan], minutes: float) -> dict[str, object]:
     """A budget in minutes divided by steps, so that it is the same when a run is resumed."""
     if minutes <= 0:
         raise ValueError(f"--max-minutes {minutes}: give a time above 0")
-    steps = {name: plan.steps or 1 for name, plan in plans.items()}
-    total = sum(steps.values())
-    return {f"{name}.max_minutes": minutes * n / total for name, n in steps.items() if n > 1}
+    steps = {name: plan.steps or 1 for name, plan in plans.items() if plan.steps != 1}
+    return {f"{name}.max_minutes": minutes * n / sum(steps.values()) for name, n in steps.items()}
 
 
 def _require_place(output: Path, overwrite: bool) -> None:

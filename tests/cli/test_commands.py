@@ -1,0 +1,125 @@
+"""Commands that succeed: files in, files out, the same numbers as the Python calls."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calogen import BOX_30, ILD_ECAL, read
+from calogen.cli import main
+from calogen.cli.presets import as_toml, targets
+from calogen.cli.train import resolve
+from calogen.systems import PRESETS
+
+
+def test_info_says_what_is_inside(places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", places["showers"], "--plot", places["new"]]) == 0
+    out = capsys.readouterr().out
+    for word in ("calogen", "ild-ecal, 30 layers", "22: 3", "GeV", "150"):
+        assert word in out
+    assert Path(places["new"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_convert_and_back_keeps_everything(places: dict[str, str], tmp_path: Path) -> None:
+    other, back = str(tmp_path / "other.h5"), str(tmp_path / "back.h5")
+    assert main(["convert", places["showers"], other, "--format", "showerdata", "-q"]) == 0
+    assert main(["convert", other, back, "--detector", "ild-ecal", "-q"]) == 0
+    first, last = read(places["showers"]), read(back)
+    assert np.array_equal(first.offsets, last.offsets)
+    assert np.isclose(first.energy.sum(), last.energy.sum())
+
+
+def test_convert_compact_is_smaller_and_close(places: dict[str, str], tmp_path: Path) -> None:
+    small = tmp_path / "small.h5"
+    assert main(["convert", places["showers"], str(small), "--compact", "-q"]) == 0
+    assert np.allclose(read(small).energy, read(places["showers"]).energy, rtol=5.1e-4)
+
+
+def test_convert_into_voxels(places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    box = tmp_path / "box.h5"
+    assert main(["convert", places["showers"], str(box), "--format", "getting-high", "--voxels", "box-30"]) == 0
+    voxels = read(box)
+    assert voxels.detector == BOX_30
+    assert np.isclose(voxels.energy.sum(), read(places["showers"]).energy.sum(), rtol=1e-4)
+    assert "outside box-30" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".html", ".png"])
+def test_show_draws_an_event(places: dict[str, str], tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"event{suffix}"
+    assert main(["show", places["showers"], "--event", "2", "-o", str(out), "-q"]) == 0
+    assert out.stat().st_size > 1000
+
+
+def test_overwrite_replaces(places: dict[str, str]) -> None:
+    arguments = ["convert", places["showers"], places["text"], "-q"]
+    assert main(arguments) == 2
+    assert main([*arguments, "--overwrite"]) == 0
+    assert len(read(places["text"])) == 3
+
+
+def test_quiet_prints_nothing(places: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", places["showers"], places["new"], "-q"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_presets_lists_and_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    assert "ild-photons-desk" in capsys.readouterr().out
+    assert main(["presets", "ild-photons-desk"]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)
+    assert printed["config"]["sigma_data"] == 0.5
+    assert {"flow", "teacher", "student"} <= set(printed)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_printed_preset_is_the_preset(name: str, tmp_path: Path) -> None:
+    from calogen.cli.options import differences
+
+    file = tmp_path / "preset.toml"
+    file.write_text(as_toml(targets(PRESETS[name])))
+    assert resolve("caloclouds3", name, differences(file, None), 0, None) == targets(PRESETS[name])
+
+
+def test_set_wins_over_config_over_preset(tmp_path: Path) -> None:
+    from calogen.cli.options import differences
+
+    file = tmp_path / "mine.toml"
+    file.write_text("halo_mm = 20.0\n[flow]\nsteps = 7\nbatch_size = 8\n")
+    changes = differences(file, ["flow.steps=9", "*.validate_every=3"])
+    resolved = resolve("caloclouds3", "ild-photons-desk", changes, 5, 10.0)
+    assert resolved["config"].halo_mm == 20.0
+    assert (resolved["flow"].steps, resolved["flow"].batch_size) == (9, 8)
+    assert {resolved[stage].seed for stage in ("flow", "teacher", "student")} == {5}
+    assert {resolved[stage].validate_every for stage in ("flow", "teacher")} == {3}
+    shares = [plan.max_minutes for key, plan in resolved.items() if key != "config" and plan.max_minutes]
+    assert sum(shares) == pytest.approx(10.0)
+
+
+def test_evaluate_leaves_page_and_numbers(many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report"
+    assert main(["evaluate", str(many), str(many), "-o", str(report)]) == 0
+    out = capsys.readouterr().out
+    assert "Visible energy" in out
+    assert "floor" in out
+    assert "http" not in (report / "index.html").read_text().split("<body")[0].replace("http-equiv", "")
+    scores = json.loads((report / "scores.json").read_text())
+    assert (scores["detector"], scores["n_truth"]) == (ILD_ECAL.name, 60)
+    assert main(["evaluate", str(many), str(many), "-o", str(report), "-q"]) == 2
+    assert main(["evaluate", str(many), str(many), "-o", str(report), "-q", "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "group", "tensors"),
+    [("caloclouds3_point_published", "student_ema", 33), ("cc3_showerflow_random_12d", "sd", 98)],
+)
+def test_convert_weights_makes_state_dicts(shared: Path, tmp_path: Path, file: str, group: str, tensors: int) -> None:
+    from calogen.systems import published_files
+
+    out = tmp_path / "ours.safetensors"
+    assert main(["convert-weights", str(shared / "parity" / f"{file}.npz"), str(out), "-q"]) == 0
+    assert len(published_files.read(out, group)) == tensors
+    with pytest.raises(ValueError, match=group):
+        published_files.read(out, "nobody")

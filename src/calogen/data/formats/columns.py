@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogen.data.formats import frames
-from calogen.data.formats.hdf5 import MAX_INFLATION, BadFile, dataset
+from calogen.data.formats.hdf5 import MAX_INFLATION, BadFile, dataset, extend
 
 FRAME = frames.MAX_VALUES
-BYTES_PER_CHUNK = 1 << 15
+CHUNK_BYTES = (1 << 12, 1 << 20)
+"""Smallest and largest chunk of the bytes: 1 MiB reads fastest, a small file must not be padded to that."""
 INDEX_ROWS_PER_CHUNK = 1024
 DEFLATE_LEVEL = 4
 FRAMES_PER_READ = 16
@@ -53,7 +54,7 @@ class ColumnReader:
         self._name = file.filename
         self.types = types
         self.n_points = n_points
-        self._bytes = {k: dataset(file, f"points/{k}/bytes", kinds="u", ndim=1) for k in types}
+        self._bytes = {k: _uncached(dataset(file, f"points/{k}/bytes", kinds="u", ndim=1)) for k in types}
         self._index = {k: self._checked_index(file, k) for k in types}
         self._check_inflation()
 
@@ -123,6 +124,13 @@ class ColumnReader:
                 raise BadFile(f"{where}: {error}") from error
 
 
+def _uncached(found: h5py.Dataset) -> h5py.Dataset:
+    """The dataset read straight into place: frames are read once, a cache would only copy them."""
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(1, 0, 1.0)
+    return h5py.Dataset(h5py.h5d.open(found.file.id, found.name.encode(), access))
+
+
 class ColumnWriter:
     """Columns appended batch by batch; `finish` writes what is left.
 
@@ -140,6 +148,7 @@ class ColumnWriter:
         self.types = types
         self._target_share = target_share
         self._waiting: dict[str, list[NDArray[Any]]] = {k: [] for k in types}
+        self._unwritten: dict[str, list[bytes]] = {k: [] for k in types}
         self._n_waiting = n_points % FRAME
         if "points" not in file:
             for name in types:
@@ -149,7 +158,6 @@ class ColumnWriter:
 
     def _create(self, name: str) -> None:
         group = self._file.create_group(f"points/{name}")
-        group.create_dataset("bytes", (0,), np.uint8, maxshape=(None,), chunks=(BYTES_PER_CHUNK,))
         group.create_dataset(
             "index",
             (0, 3),
@@ -183,6 +191,8 @@ class ColumnWriter:
         """Write the last, incomplete frame."""
         if self._n_waiting:
             self._write(self._n_waiting)
+        for name in self.types:
+            self._flush(name)
 
     def _write(self, n: int) -> None:
         joined = {name: np.concatenate(parts) for name, parts in self._waiting.items()}
@@ -195,9 +205,32 @@ class ColumnWriter:
         self._n_waiting -= n
 
     def _append_frame(self, name: str, frame: bytes) -> None:
-        stored, index = self._file[f"points/{name}/bytes"], self._file[f"points/{name}/index"]
+        self._unwritten[name].append(frame)
+        if sum(map(len, self._unwritten[name])) >= CHUNK_BYTES[1]:
+            self._flush(name)
+
+    def _flush(self, name: str) -> None:
+        """Write the finished frames of a column and their index."""
+        frames_, self._unwritten[name] = self._unwritten[name], []
+        content = np.frombuffer(b"".join(frames_), np.uint8)
+        stored = self._bytes(name, len(content))
         begin = len(stored)
-        stored.resize((begin + len(frame),))
-        stored[begin:] = np.frombuffer(frame, np.uint8)
-        index.resize(len(index) + 1, axis=0)
-        index[-1] = (begin, len(frame), checksum_of(memoryview(frame)))
+        lengths = np.array([len(frame) for frame in frames_], dtype=np.int64)
+        rows = np.stack(
+            [
+                begin + np.cumsum(lengths) - lengths,
+                lengths,
+                np.array([checksum_of(memoryview(frame)) for frame in frames_], dtype=np.int64),
+            ],
+            axis=1,
+        )
+        extend(stored, content)
+        extend(self._file[f"points/{name}/index"], rows)
+
+    def _bytes(self, name: str, n: int) -> h5py.Dataset:
+        """The bytes of a column, created for a first write of `n`."""
+        group = self._file[f"points/{name}"]
+        if "bytes" not in group:
+            chunk = int(np.clip(1 << max(n - 1, 0).bit_length(), *CHUNK_BYTES))
+            group.create_dataset("bytes", (0,), np.uint8, maxshape=(None,), chunks=(chunk,))
+        return group["bytes"]

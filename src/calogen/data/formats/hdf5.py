@@ -18,6 +18,8 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from calogen.data.formats import heaps
+
 FilePath = str | os.PathLike[str]
 
 MAX_INFLATION = 1100
@@ -28,6 +30,9 @@ MAX_CHUNK_BYTES = 1 << 30
 
 MAX_ATTRIBUTE_BYTES = 4_000_000
 """A header text larger than this is refused unread (a detector of a hundred layers takes 20 kB)."""
+
+MAX_SCANNED_BYTES = 1 << 30
+"""Variable-length texts are read only from files up to here, because their heaps are searched for and checked first."""
 
 CHUNK_SLACK_BYTES = 4096
 """A stored chunk may exceed its content by the overhead of an incompressible stream, never by more."""
@@ -51,7 +56,8 @@ def blamed_on(path: FilePath, where: str = "") -> Iterator[None]:
     """Turn any failure while reading `path` into a `BadFile` naming it; `where` adds the place."""
     place = f"{os.fspath(path)}: {where}: " if where else f"{os.fspath(path)}: "
     try:
-        yield
+        with np.errstate(over="ignore", invalid="ignore"):  # the values are checked, and refused in words
+            yield
     except BadFile:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError, AttributeError, OverflowError) as error:
@@ -246,24 +252,42 @@ def same_length(file: h5py.File, datasets: dict[str, h5py.Dataset], n: int) -> N
             raise BadFile(f"{file.filename}: {name}: has {found.shape[0]} rows, expected {n}")
 
 
+def fixed_text(text: str) -> np.bytes_:
+    """A text to be stored with its length, inside the checksummed header (not in a heap without checksum)."""
+    return np.bytes_(text.encode("utf-8"))
+
+
 def text_attribute(file: h5py.File, name: str) -> str | None:
     """A text of the header, or None if there is none.
 
     Raises:
         BadFile: not a text, or larger than `MAX_ATTRIBUTE_BYTES`.
     """
-    raw = name.encode()
-    if not h5py.h5a.exists(file.id, raw):
+    if not h5py.h5a.exists(file.id, name.encode()):
         return None
-    attribute = h5py.h5a.open(file.id, raw)
-    if attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES:
-        raise BadFile(f"{file.filename}: attribute {name} is larger than {MAX_ATTRIBUTE_BYTES} bytes")
+    value = _attribute(file, name)
+    if not isinstance(value, str):
+        raise BadFile(f"{file.filename}: attribute {name} should be a text of at most {MAX_ATTRIBUTE_BYTES} bytes")
+    return value
+
+
+def _attribute(file: h5py.File, name: str) -> Any:
+    """A number, text or list of numbers; None for anything else or larger than `MAX_ATTRIBUTE_BYTES`."""
+    attribute = h5py.h5a.open(file.id, name.encode())
+    kind = attribute.get_type()
+    text = isinstance(kind, h5py.h5t.TypeStringID)
+    if attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES or not (text or attribute.dtype.kind in "iufb"):
+        return None
+    if text and kind.is_variable_str():
+        if attribute.shape != () or Path(file.filename).stat().st_size > MAX_SCANNED_BYTES:
+            return None
+        heaps.check_everywhere(file.filename)
     value = file.attrs[name]
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, str):
-        return value
-    raise BadFile(f"{file.filename}: attribute {name} should be a text, is {type(value).__name__}")
+        value = value.decode("utf-8", errors="replace")
+    return value
 
 
 def json_attribute(file: h5py.File, name: str) -> Any:
@@ -282,16 +306,6 @@ def json_attribute(file: h5py.File, name: str) -> Any:
 
 
 def plain_attributes(file: h5py.File) -> dict[str, Any]:
-    """All small attributes of the header as plain Python values; large or unreadable ones are left out."""
-    found: dict[str, Any] = {}
-    for name in file.attrs:
-        if h5py.h5a.open(file.id, name.encode()).get_storage_size() > MAX_ATTRIBUTE_BYTES:
-            continue
-        value = file.attrs[name]
-        if isinstance(value, np.ndarray | np.generic):
-            value = value.tolist()
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", errors="replace")
-        if isinstance(value, str | int | float | bool | list):
-            found[name] = value
-    return found
+    """All small attributes of the header as plain Python values; large or unusual ones are left out."""
+    found = {name: _attribute(file, name) for name in file.attrs}
+    return {name: value for name, value in found.items() if isinstance(value, str | int | float | bool | list)}

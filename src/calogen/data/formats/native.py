@@ -30,6 +30,7 @@ from calogen.data.formats.hdf5 import (
     FilePath,
     blamed_on,
     dataset,
+    fixed_text,
     has,
     json_attribute,
     replacing,
@@ -234,12 +235,12 @@ class Writer:
 
     def _start(self) -> None:
         attributes = self._file.attrs
-        attributes["format"] = NAME
+        attributes["format"] = fixed_text(NAME)
         attributes["format_version"] = FORMAT_VERSION
-        attributes["precision"] = self._precision.name
-        attributes["units"] = UNITS
-        attributes["detector"] = json.dumps(self._detector.to_dict())
-        attributes["provenance"] = json.dumps(self._provenance, default=str)
+        attributes["precision"] = fixed_text(self._precision.name)
+        attributes["units"] = fixed_text(UNITS)
+        attributes["detector"] = fixed_text(json.dumps(self._detector.to_dict()))
+        attributes["provenance"] = fixed_text(json.dumps(self._provenance, default=str))
         for name, dtype in INCIDENT.items():
             _create_rows(self._file, f"incident/{name}", (3,) if name == "direction" else (), dtype, CHUNK_SHOWERS)
 
@@ -261,15 +262,17 @@ class Writer:
         return {name: self._precision.stored(name) for name in POINT_COLUMNS + ((TIME,) if timed else ())}
 
     def _create_points(self, *, timed: bool) -> None:
-        self._kind = self._file.attrs["kind"] = "points"
+        self._kind = "points"
+        self._file.attrs["kind"] = fixed_text(self._kind)
         self._columns = columns.ColumnWriter(self._file, self._column_types(timed=timed), self._precision.target_share)
         for name in self._columns.types:
-            self._file[f"points/{name}"].attrs["meaning"] = self._precision.meaning(name)
+            self._file[f"points/{name}"].attrs["meaning"] = fixed_text(self._precision.meaning(name))
         _create_rows(self._file, "offsets", (), np.int64, CHUNK_SHOWERS)
         _extend(self._file["offsets"], np.zeros(1, np.int64))
 
     def _create_voxels(self) -> None:
-        self._kind = self._file.attrs["kind"] = "voxels"
+        self._kind = "voxels"
+        self._file.attrs["kind"] = fixed_text(self._kind)
         n_cells = self._detector.n_cells
         rows = max(1, CHUNK_VOXEL_BYTES // (n_cells * np.dtype(np.float32).itemsize))
         _create_rows(self._file, "voxels/energy", (n_cells,), np.float32, rows)

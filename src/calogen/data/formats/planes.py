@@ -10,6 +10,7 @@ bytes. Methods:
     NIBBLES   16 symbols, `(n + 1) // 2` bytes of two 4-bit symbol numbers (low first), then uint32 positions and
               uint8 values of the exceptions, as many as the remaining bytes hold
     DEFLATE   zlib stream of the items
+    RUNS      as many uint8 symbols as uint16 lengths after them: stretches of the same byte
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ PLANES = {1: ((0, 1),), 2: ((0, 1), (1, 1)), 4: ((0, 2), (2, 1), (3, 1))}
 LENGTH_BYTES = 4
 SYMBOLS = 16
 EXCEPTION_BYTES = 5  # uint32 position and uint8 value
+RUN_BYTES = 3  # uint8 symbol and uint16 length
+LONGEST_RUN = (1 << 16) - 1
 DEFLATE_LEVEL = 4  # level 9 gains 1 % of a plane for three times the time
 SAMPLES = 4  # pieces of a plane (which may run through several showers and sections) tried before deflating it
 SAMPLE_BYTES = 1024
@@ -45,6 +48,7 @@ class Method(IntEnum):
     RAW = 1
     NIBBLES = 2
     DEFLATE = 3
+    RUNS = 4
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,9 @@ def _pack(plane: NDArray[np.uint8], deflate_share: float) -> Packed:
     if len(plane) and (plane == plane[0]).all():
         return Packed(Method.CONSTANT, plane[0].tobytes())
     best = Packed(Method.RAW, plane.tobytes())
-    nibbles = _nibbles(plane[:, 0]) if plane.shape[1] == 1 else None
-    if nibbles is not None and len(nibbles.payload) < len(best.payload):
-        best = nibbles
+    if plane.shape[1] == 1:
+        others = (_nibbles(plane[:, 0]), _runs(plane[:, 0]))
+        best = min((best, *(p for p in others if p is not None)), key=lambda p: len(p.payload))
     limit = deflate_share * len(best.payload)
     if _deflated_share(plane) * plane.size < limit * SAMPLE_MARGIN:
         deflated = zlib.compress(plane.tobytes(), DEFLATE_LEVEL)
@@ -105,6 +109,18 @@ def _nibbles(plane: NDArray[np.uint8]) -> Packed | None:
     return Packed(Method.NIBBLES, symbols.tobytes() + pairs.tobytes() + at.tobytes() + plane[at].tobytes())
 
 
+def _runs(plane: NDArray[np.uint8]) -> Packed | None:
+    begins = np.concatenate([[0], np.flatnonzero(plane[1:] != plane[:-1]) + 1])
+    if len(begins) * RUN_BYTES > len(plane) // 2:
+        return None
+    lengths = np.diff(np.append(begins, len(plane)))
+    pieces = -(-lengths // LONGEST_RUN)
+    symbols = np.repeat(plane[begins], pieces)
+    parts = np.full(len(symbols), LONGEST_RUN, dtype="<u2")
+    parts[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * LONGEST_RUN
+    return Packed(Method.RUNS, symbols.tobytes() + parts.tobytes())
+
+
 def unpack(packed: memoryview, out: NDArray[Any]) -> None:
     """Fill `out [n]` (contiguous, of an item size as packed) from its packed planes.
 
@@ -131,6 +147,8 @@ def _unpack(method: int, payload: memoryview, n: int, item: np.dtype[Any]) -> ND
         return np.frombuffer(payload, item, n)
     if method == Method.NIBBLES and item.itemsize == 1:
         return _from_nibbles(payload, n)
+    if method == Method.RUNS and item.itemsize == 1:
+        return _from_runs(payload, n)
     if method == Method.DEFLATE:
         return np.frombuffer(zlib.decompressobj().decompress(payload, max(1, n * item.itemsize)), item, n)
     raise ValueError(f"plane packed by unknown method {method}")
@@ -150,3 +168,13 @@ def _from_nibbles(payload: memoryview, n: int) -> NDArray[np.uint8]:
         at = np.frombuffer(rest, "<u4", n_exceptions)
         values[at] = np.frombuffer(rest, np.uint8, n_exceptions, LENGTH_BYTES * n_exceptions)
     return values
+
+
+def _from_runs(payload: memoryview, n: int) -> NDArray[np.uint8]:
+    n_runs, left = divmod(len(payload), RUN_BYTES)
+    if left:
+        raise ValueError("plane of runs with an incomplete run")
+    lengths = np.frombuffer(payload, "<u2", n_runs, n_runs)
+    if int(lengths.sum(dtype=np.int64)) != n:
+        raise ValueError(f"plane of runs of {int(lengths.sum(dtype=np.int64))} values where {n} are expected")
+    return np.repeat(np.frombuffer(payload, np.uint8, n_runs), lengths)

@@ -16,6 +16,7 @@ import numpy as np
 import showerdata
 from numpy.typing import NDArray
 
+from calogen.data.formats import heaps
 from calogen.data.formats.hdf5 import (
     BadFile,
     FilePath,
@@ -37,6 +38,7 @@ NAME = "showerdata"
 LAYER_ROUNDING = 0.1
 """ShowerData takes int(z + 0.1) for the layer of a point."""
 COLUMNS = 4
+POINT_ITEM_BYTES = 4
 COLUMNS_WITH_TIME = 5
 
 
@@ -70,6 +72,9 @@ class ShowerDataSource:
                 f"{file.filename}: showers: expected variable-length float32, found {others['showers'].dtype}"
             )
         self._check_shape(file)
+        self._place = others["showers"].id.get_offset()
+        if self._place is None:
+            raise BadFile(f"{file.filename}: showers: not stored in one piece; write the file again with showerdata")
 
     def _check_shape(self, file: h5py.File) -> None:
         found = dataset(file, "shape", kinds="iu", ndim=1)
@@ -79,6 +84,7 @@ class ShowerDataSource:
             raise BadFile(
                 f"{file.filename}: shape: {shape} does not describe {self.n_showers} showers of 4 or 5 columns"
             )
+        self._columns = shape[2]
         stored = Path(file.filename).stat().st_size
         if shape[1] < widest or np.any(self._counts[:] < 0) or widest * COLUMNS * 4 > stored:
             raise BadFile(
@@ -89,11 +95,26 @@ class ShowerDataSource:
         """Points of the largest shower."""
         return int(self._counts[:].max(initial=0))
 
+    def _check_points(self, start: int, counts: NDArray[np.int64]) -> None:
+        """Refuse references to points that are damaged or of unannounced lengths, before HDF5 follows them."""
+        with open(self._file.filename, "rb") as raw:
+            raw.seek(self._place + start * heaps.REFERENCE.itemsize)
+            references = np.frombuffer(raw.read(len(counts) * heaps.REFERENCE.itemsize), heaps.REFERENCE)
+        different = np.flatnonzero(references["length"] != counts * self._columns)
+        if len(different):
+            i = int(different[0])
+            raise ValueError(
+                f"num_points of shower {start + i} is {counts[i]}, but it holds {references['length'][i]} numbers "
+                f"({self._columns} a point)"
+            )
+        heaps.check_references(self._file.filename, references, POINT_ITEM_BYTES)
+
     def load(self, start: int, stop: int) -> Events:
         """Showers `start` to `stop`."""
         with blamed_on(self._file.filename, f"showers {start} to {stop}"):
             counts = self._counts[start:stop].astype(np.int64)
             width = int(counts.max(initial=0))
+            self._check_points(start, counts)
             loaded = showerdata.load(self._file.filename, start, stop, max_points=width)
             points = loaded.points[np.arange(width) < counts[:, None]]
             layer = np.floor(points[:, 2] + LAYER_ROUNDING)

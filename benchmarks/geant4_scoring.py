@@ -15,17 +15,18 @@ import time
 
 import numpy as np
 
-import calogen.geant4.engine as engine_module
+import calogen.geant4.geometry as geometry_module
 from calogen.data.incident import Incident
-from calogen.geant4.engine import Engine, Setup, event_seed
+from calogen.geant4.engine import Engine, event_seed
 from calogen.geant4.scoring import merge, subcell_mm
+from calogen.geant4.setup import Setup
 from calogen.geant4.stacks import stack_named
 
 
 def cpu_seconds(n: int, energy_gev: float, scored: bool) -> float:
     """CPU seconds of `n` photons in the ILD ECal."""
     if not scored:
-        engine_module._sensor = lambda g4, recorder, hadronic: [g4.G4MultiFunctionalDetector("idle")]
+        geometry_module.sensor = lambda g4, recorder, setup: [g4.G4MultiFunctionalDetector("idle")]
     stack = stack_named("ild-ecal")
     engine = Engine(Setup(stack))
     sizes = subcell_mm(stack)

@@ -21,8 +21,8 @@ from calogen.data.showers import Showers
 from calogen.data.voxels import Voxels
 from calogen.detector.catalog import CATALOG
 from calogen.detector.geometry import Detector
-from calogen.geant4.engine import EM, Setup
 from calogen.geant4.environment import Geant4Unavailable, prepare
+from calogen.geant4.setup import EM, Setup
 from calogen.geant4.shards import Request, open_run, shard_path
 from calogen.geant4.stack import Stack
 from calogen.geant4.stacks import detector_of, stack_named

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogen.data.incident import Incident
-from calogen.geant4.engine import Setup
 from calogen.geant4.scoring import Points
+from calogen.geant4.setup import Setup
 from calogen.geant4.stack import stack_from_dict, stack_to_dict
 
 REQUEST = "request.json"

@@ -43,8 +43,8 @@ FRONT = (Slab("CARBON_FIBRE", 0.6),)
 FIRST_BOARDS = (Slab("CARBON_FIBRE", 0.6), Slab("G4_Cu", 0.4), Slab("PCB", 1.9))
 """Between the first plate and the first sensor, against the sensor (assumed)."""
 
-BOARDS = (Slab("CARBON_FIBRE", 1.0), Slab("G4_Cu", 0.8), Slab("PCB", 3.3))
-"""In front of the first sensor of a pair, against it (board thickness fitted, 2.8 mm before)."""
+BOARDS = (Slab("CARBON_FIBRE", 1.0), Slab("G4_Cu", 0.8), Slab("PCB", 3.8))
+"""In front of the first sensor of a pair, against it (thickness of the PCB fitted)."""
 
 INSULATION = (Slab("PCB", 0.2),)
 """Behind the first sensor of a pair, against it (fitted)."""

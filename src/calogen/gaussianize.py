@@ -21,10 +21,18 @@ LAYER_RANGE = 4.5
 
 
 def _increasing(knots: Tensor) -> Tensor:
-    """Knots [..., K] made strictly increasing: equal quantiles (repeated values) are spread by a tiny slope."""
-    k = torch.arange(knots.shape[-1], dtype=knots.dtype, device=knots.device)
-    span = (knots[..., -1:] - knots[..., :1]).clamp(min=1e-6)
-    return torch.cummax(knots, dim=-1).values + 1e-5 * span * k
+    """Knots [..., K] made strictly increasing: equal quantiles (repeated values) are spread by next to nothing."""
+    knots = knots.double().clone()
+    least = LEAST_SPAN + LEAST_GAP * (knots[..., -1] - knots[..., 0])
+    for k in range(1, knots.shape[-1]):
+        before = knots[..., k - 1]
+        knots[..., k] = torch.maximum(knots[..., k], before + least + ROUND_OFF * before.abs())
+    return knots
+
+
+LEAST_SPAN, LEAST_GAP = 1e-9, 1e-7
+ROUND_OFF = 1e-6
+"""Relative; knots are stored as float32 and must stay apart there."""
 
 
 class GaussianQuantiles(nn.Module):

@@ -54,6 +54,7 @@ class CaloCloudsConfig:
 
     normalisation: Literal["fitted", "published"] = "fitted"  # published: the constants below, for their weights
     directions: bool = True  # condition on the direction (CaloClouds3) or on the energy alone (CaloClouds2)
+    count_condition: bool = False  # the point model also sees the number of points (CaloClouds2)
     profile: Literal["normal", "linear"] = "normal"  # how layer profiles are shown to the flow
     columns: tuple[str, ...] = ("cog_x", "cog_y")  # flow dimensions besides the 2 per layer (linear profile)
     flow_layout: str = "alt1"  # order of couplings, splines and permutations in a block
@@ -121,8 +122,8 @@ class ProfileFlow(nn.Module):
         if config.profile == "normal":
             # The transform leaves nearly a normal distribution: start from its identity, not from random maps.
             for part in self.flow.parts:
-                nn.init.zeros_(part.network[-1].weight)  # type: ignore[index, union-attr, arg-type]
-                nn.init.zeros_(part.network[-1].bias)  # type: ignore[index, union-attr, arg-type]
+                nn.init.zeros_(part.network[-1].weight)  # type: ignore[index, union-attr]
+                nn.init.zeros_(part.network[-1].bias)  # type: ignore[index, union-attr]
 
 
 def _profile_targets(config: CaloCloudsConfig, layers: int) -> ProfileTargets:
@@ -140,6 +141,8 @@ class Conditioner(nn.Module):
 
     mean: Tensor
     std: Tensor
+    count_mean: Tensor
+    count_std: Tensor
 
     def __init__(self, config: CaloCloudsConfig) -> None:
         super().__init__()
@@ -147,9 +150,15 @@ class Conditioner(nn.Module):
         self.directions = config.directions
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(1.0 if self.logarithm else PUBLISHED_ENERGY_GEV))
+        self.register_buffer("count_mean", torch.tensor(0.0))
+        self.register_buffer("count_std", torch.tensor(1.0))
+        self.counts = config.count_condition
 
-    def fit(self, incident: Incident) -> None:
-        """Standardise ln E on training particles; published: E / 127 GeV stays."""
+    def fit(self, incident: Incident, counts: NDArray[Any]) -> None:
+        """Standardise ln E (published: E / 127 GeV stays) and ln of the points per shower on training showers."""
+        log_counts = torch.from_numpy(np.log1p(counts)).float()
+        self.count_mean.copy_(log_counts.mean())
+        self.count_std.copy_(log_counts.std().clamp(min=1e-3))
         if self.logarithm:
             log = torch.from_numpy(np.log(incident.energy))
             self.mean.copy_(log.mean())
@@ -162,6 +171,13 @@ class Conditioner(nn.Module):
         if not self.directions:
             return scaled[:, None]
         return torch.cat([scaled[:, None], torch.from_numpy(incident.direction).to(scaled)], dim=1)
+
+    def for_points(self, condition: Tensor, counts: NDArray[Any]) -> Tensor:
+        """The condition of the point model: with ln of the number of points where it sees that."""
+        if not self.counts:
+            return condition
+        log_counts = torch.from_numpy(np.log1p(counts)).to(condition)
+        return torch.cat([condition, ((log_counts - self.count_mean) / self.count_std)[:, None]], dim=1)
 
 
 class CaloClouds(System):
@@ -178,7 +194,7 @@ class CaloClouds(System):
         self.profile = ProfileFlow(config, layers)
         self.points = _point_transform(config, layers)
         self.teacher = EDM(
-            PointwiseNet(FEATURES, config.condition, config.widths, config.time_features),
+            PointwiseNet(FEATURES, config.condition + config.count_condition, config.widths, config.time_features),
             FEATURES,
             sigma_data=config.sigma_data,
             p_mean=config.p_mean,
@@ -264,7 +280,7 @@ class CaloClouds(System):
         for part, stream in zip(np.split(noise, np.cumsum(total)[:-1]), streams, strict=True):
             stream.standard_normal(dtype=np.float32, out=part)
         latent = model.sample(
-            condition,
+            self.conditioner.for_points(condition, total),
             counts=torch.from_numpy(total).to(self.device),
             noise=torch.from_numpy(noise).to(self.device),
             **options,
@@ -296,7 +312,7 @@ class CaloClouds(System):
     def _calibrated_counts(
         self, profile: LayerProfile, incident: Incident, streams: list[np.random.Generator]
     ) -> NDArray[np.int64]:
-        factors = self.calibration.factor("occupancy", incident.energy)
+        factors = self.calibration.factor("occupancy", incident)
         u = np.stack([stream.random(self.detector.n_layers) for stream in streams])
         return whole(profile.counts * factors, u)
 
@@ -306,7 +322,7 @@ class CaloClouds(System):
         """Points onto their layers, with the energies, the centre of gravity and the tilt they should have."""
         x, y, depth, energy = (value.cpu().numpy() for value in points)
         order, layer = assign_layers(depth, counts)
-        target = profile.energy * self.calibration.factor("energy", incident.energy)
+        target = profile.energy * self.calibration.factor("energy", incident)
         energy = rescale(energy[order], counts, target)
         per_shower = counts.sum(1)
         offsets = np.concatenate([[0], np.cumsum(per_shower)])
@@ -404,7 +420,7 @@ class FlowStage(LearnedStage):
         """Fit the domain, the condition's scale, the targets and the limits of redrawing."""
         system, profile = self.system, self._profile(showers)
         system.domain.fit(showers.incident)
-        system.conditioner.fit(showers.incident)
+        system.conditioner.fit(showers.incident, profile.counts.sum(1))
         system.profile.targets.fit(profile, system.conditioner(showers.incident))
         system.profile.limits.fit(profile, showers.incident.energy)
 
@@ -436,21 +452,23 @@ class _PointStage(LearnedStage):
         self.view = _View(system.config.merge_mm)
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """Latent points [n * TRAINING_POINTS, 4], conditions [n, C], counts [n], weights [n] of showers with points."""
+        """Latent points [P, 4], conditions [n, C], points per shower [n], weights [n]; empty showers weigh nothing."""
         merged = self.view(showers)
         counts = merged.counts[indices]
-        indices, counts = indices[counts > 0], counts[counts > 0]
-        chosen = (rng.random((len(indices), TRAINING_POINTS)) * counts[:, None]).astype(np.int64)
-        chosen = (chosen + merged.offsets[indices][:, None]).ravel()
+        lit, many = indices[counts > 0], counts[counts > 0]
+        chosen = (rng.random((len(lit), TRAINING_POINTS)) * many[:, None]).astype(np.int64)
+        chosen = (chosen + merged.offsets[lit][:, None]).ravel()
         points = Points(*(torch.from_numpy(v[chosen]) for v in (merged.x, merged.y, merged.layer, merged.energy)))
         transform = self.system.points
         device = next(transform.buffers()).device
         u = torch.from_numpy(rng.random(len(chosen)))
         latent = transform.encode(Points(*(v.to(device) for v in points)), u.to(device))
-        per_shower = torch.full((len(indices),), TRAINING_POINTS)
+        per_shower = torch.from_numpy(np.where(counts > 0, TRAINING_POINTS, 0))
         # Showers weigh as the square root of their points: neither the few bright nor the many faint ones rule.
         weights = torch.from_numpy(np.sqrt(counts)).float()
-        return latent, self.system.conditioner(merged.incident[indices]), per_shower, weights
+        conditioner = self.system.conditioner
+        condition = conditioner.for_points(conditioner(merged.incident[indices]), counts)
+        return latent, condition, per_shower, weights
 
     def weights(self, batch: Batch) -> Tensor | None:
         """Weight [N] of each shower."""
@@ -522,14 +540,14 @@ class CalibrateStage(SolvedStage):
         calibration = self.system.calibration
         chosen = np.random.default_rng(self.plan.seed).permutation(len(train))[:CALIBRATION_SHOWERS]
         truth = train[np.sort(chosen)]
-        calibration.set_scale(train.incident.energy)
+        calibration.set_scale(train.incident)
         true_hits, true_energy = per_layer_after_projection(truth)
         for _ in range(CALIBRATION_ROUNDS):
             generated = self.system.sample(truth.incident, seed=self.plan.seed)
             hits, energy = per_layer_after_projection(generated)
             left = (
-                calibration.improve("occupancy", truth.incident.energy, hits, true_hits),
-                calibration.improve("energy", truth.incident.energy, energy, true_energy),
+                calibration.improve("occupancy", truth.incident, hits, true_hits),
+                calibration.improve("energy", truth.incident, energy, true_energy),
             )
         if max(left) > CALIBRATED:
             warnings.warn(
@@ -557,7 +575,7 @@ DESK_PLANS: dict[str, Plan] = {
         patience=5,
     ),
     "teacher": Plan(
-        steps=8_000,
+        steps=6_000,
         batch_size=64,
         learning_rate=2e-3,
         schedule="cosine",
@@ -626,6 +644,7 @@ PRESETS: dict[str, Preset] = {
         # polynomials to undo what they do to faint points.
         CaloCloudsConfig(
             directions=False,
+            count_condition=True,
             profile="linear",
             columns=CALOCLOUDS2_COLUMNS,
             flow_layout="original",

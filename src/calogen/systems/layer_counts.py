@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from calogen.data.incident import Incident
 from calogen.data.projection import project
 from calogen.data.showers import Showers
 from calogen.gaussianize import ConditionalStandardize, GaussianQuantiles, Whitening
@@ -140,14 +142,15 @@ class FittedTargets(ProfileTargets):
         super().__init__()
         self.layers = layers
         self.dim = 2 + 2 * layers
-        self.standardize = ConditionalStandardize(self.dim, 2 + 2 * condition)
+        self.standardize = ConditionalStandardize(self.dim, len(_monomials(condition)))
         self.quantiles = GaussianQuantiles(self.dim)
         self.whitening = Whitening(self.dim)
 
     @staticmethod
     def _features(condition: Tensor) -> Tensor:
-        """1, c, c², c_0³: the first entry of the condition is the energy, on which everything depends most."""
-        return torch.cat([torch.ones_like(condition[:, :1]), condition, condition**2, condition[:, :1] ** 3], dim=1)
+        """The monomials of the condition, `[N, F]`."""
+        columns = [condition[:, list(factors)].prod(dim=1) for factors in _monomials(condition.shape[1])]
+        return torch.stack(columns, dim=1)
 
     def _values(self, profile: LayerProfile, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         counts, energy = profile.counts, profile.energy
@@ -180,6 +183,19 @@ class FittedTargets(ProfileTargets):
         energy = counts * np.exp(np.clip(values[:, 2 + self.layers :], -MAX_LOG, MAX_LOG))
         cog = np.concatenate([values[:, :2], np.zeros((len(values), 1))], axis=1)
         return LayerProfile(counts, energy, cog)
+
+
+def _monomials(condition: int) -> list[tuple[int, ...]]:
+    """Products of conditions by their indices: all of energy (first) and depth cosine (last) up to fourth order,
+    since the length of a shower in layers goes with both together; the other directions up to second.
+    """
+    main = (0,) if condition == 1 else (0, condition - 1)
+    powers = [m for k in range(PROFILE_ORDER + 1) for m in combinations_with_replacement(main, k)]
+    others = range(1, condition - 1)
+    return powers + [(i,) for i in others] + [(i, i) for i in others] + [(0, i) for i in others]
+
+
+PROFILE_ORDER = 4
 
 
 def _fill(z: Tensor, present: Tensor, rng: np.random.Generator) -> Tensor:
@@ -270,8 +286,8 @@ def rescale(energy: NDArray[Any], counts: NDArray[np.int64], target: NDArray[Any
 class Calibration(nn.Module):
     """Factors on counts and layer energies, fitted so that hits and visible energy after projection match Geant4.
 
-    factor_l(E) = layer_l · exp(polynomial in ln E), one for counts (CaloClouds' occupancy factor, a constant there)
-    and one for energies.
+    factor_l(E, p_z) = layer_l · exp(second-order polynomial in ln E and p_z), one for counts (CaloClouds' occupancy
+    factor, a constant there) and one for energies.
     """
 
     centre: Tensor
@@ -279,17 +295,18 @@ class Calibration(nn.Module):
 
     def __init__(self, layers: int) -> None:
         super().__init__()
-        self.register_buffer("centre", torch.tensor(0.0, dtype=torch.float64))
-        self.register_buffer("width", torch.tensor(1.0, dtype=torch.float64))
+        self.register_buffer("centre", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("width", torch.ones(2, dtype=torch.float64))
         for kind in ("occupancy", "energy"):
             self.register_buffer(f"{kind}_layer", torch.ones(layers, dtype=torch.float64))
             self.register_buffer(f"{kind}_poly", torch.zeros(CALIBRATION_TERMS, dtype=torch.float64))
 
-    def set_scale(self, energy: NDArray[Any]) -> None:
-        """Fix the scale of ln E from the training energies [N] GeV and forget earlier factors."""
-        log = np.log(energy)
-        self.centre.fill_(float((log.max() + log.min()) / 2))
-        self.width.fill_(max(float(log.max() - log.min()) / 2, 1e-3))
+    def set_scale(self, incident: Incident) -> None:
+        """Fix the scales of ln E and p_z from training particles and forget earlier factors."""
+        values = _log_energy_and_cosine(incident)
+        low, high = values.min(0), values.max(0)
+        self.centre.copy_(torch.from_numpy((low + high) / 2))
+        self.width.copy_(torch.from_numpy(np.maximum((high - low) / 2, LEAST_WIDTH)))
         for kind in ("occupancy", "energy"):
             self._layer(kind).fill_(1.0)
             self._poly(kind).zero_()
@@ -300,28 +317,24 @@ class Calibration(nn.Module):
     def _poly(self, kind: str) -> Tensor:
         return getattr(self, f"{kind}_poly")
 
-    def _powers(self, energy: NDArray[Any]) -> NDArray[np.float64]:
-        t = np.clip((np.log(energy) - float(self.centre)) / float(self.width), -1.0, 1.0)
-        return np.stack([t**k for k in range(CALIBRATION_TERMS)], axis=1)
+    def _powers(self, incident: Incident) -> NDArray[np.float64]:
+        """1, t, t², u, u², t u of scaled ln E and p_z, `[N, CALIBRATION_TERMS]`."""
+        scaled = (_log_energy_and_cosine(incident) - self.centre.cpu().numpy()) / self.width.cpu().numpy()
+        t, u = np.clip(scaled, -1.0, 1.0).T
+        return np.stack([np.ones_like(t), t, t**2, u, u**2, t * u], axis=1)
 
-    def factor(self, kind: str, energy: NDArray[Any]) -> NDArray[np.float64]:
-        """Factors [N, L] of `kind` (occupancy or energy) for incident energies [N] GeV."""
-        poly = np.exp(self._powers(energy) @ self._poly(kind).cpu().numpy())
+    def factor(self, kind: str, incident: Incident) -> NDArray[np.float64]:
+        """Factors [N, L] of `kind` (occupancy or energy) for incident particles."""
+        poly = np.exp(self._powers(incident) @ self._poly(kind).cpu().numpy())
         return poly[:, None] * self._layer(kind).cpu().numpy()
 
-    def improve(self, kind: str, energy: NDArray[Any], generated: NDArray[Any], truth: NDArray[Any]) -> float:
-        """One step of the fit: per-layer sums [N, L] of generated and true showers of the same energies [N].
+    def improve(self, kind: str, incident: Incident, generated: NDArray[Any], truth: NDArray[Any]) -> float:
+        """One step of the fit: per-layer sums [N, L] of generated and true showers of the same particles [N].
 
         Returns the largest relative correction made, in any layer that holds more than `RELEVANT` of the total.
         """
-        powers = self._powers(energy)
-        weight = truth.sum(1)
-        ratio = _binned_log_ratio(powers[:, 1], generated.sum(1), weight)
-        poly = np.linalg.lstsq(
-            np.stack([ratio.t**k for k in range(CALIBRATION_TERMS)], axis=1) * ratio.weight[:, None],
-            ratio.log_ratio * ratio.weight,
-            rcond=None,
-        )[0]
+        powers = self._powers(incident)
+        poly = _fit_log_ratio(powers, generated.sum(1), truth.sum(1))
         poly *= min(1.0, LARGEST_STEP / max(float(np.abs(powers @ poly).max()), LARGEST_STEP))
         self._poly(kind).add_(torch.from_numpy(poly))
         scaled = (generated * np.exp(powers @ poly)[:, None]).sum(0)
@@ -334,26 +347,36 @@ class Calibration(nn.Module):
         return float(max(np.abs(layer[relevant] - 1).max(), np.abs(powers @ poly).max()))
 
 
-@dataclass(frozen=True)
-class _BinnedRatio:
-    t: NDArray[Any]
-    log_ratio: NDArray[Any]
-    weight: NDArray[Any]
+def _log_energy_and_cosine(incident: Incident) -> NDArray[np.float64]:
+    return np.stack([np.log(incident.energy), incident.direction[:, 2]], axis=1).astype(np.float64)
 
 
-def _binned_log_ratio(t: NDArray[Any], generated: NDArray[Any], truth: NDArray[Any]) -> _BinnedRatio:
-    """ln(truth / generated) of sums in bins of equal population along t, with square-root-of-population weights."""
-    bins = max(1, min(CALIBRATION_BINS, len(t) // 20))
-    parts = [p for p in np.array_split(np.argsort(t, kind="stable"), bins) if truth[p].sum() > 0]
-    parts = [p for p in parts if generated[p].sum() > 0]
-    log_ratio = np.array([np.log(truth[p].sum() / generated[p].sum()) for p in parts])
-    return _BinnedRatio(
-        np.array([t[p].mean() for p in parts]), log_ratio, np.array([np.sqrt(len(p)) for p in parts], dtype=float)
-    )
+def _fit_log_ratio(powers: NDArray[Any], generated: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
+    """Coefficients of `powers` [N, terms] that fit ln(truth / generated) of showers alike in energy and angle.
+
+    Sums, not showers one by one, are compared: the mean of a ratio is not the ratio of the means.
+    """
+    slices = max(1, min(ENERGY_SLICES, len(powers) // (SHOWERS_A_BIN * ANGLE_SLICES)))
+    parts = [
+        part
+        for by_energy in np.array_split(np.argsort(powers[:, 1], kind="stable"), slices)
+        for part in np.array_split(by_energy[np.argsort(powers[by_energy, 3], kind="stable")], ANGLE_SLICES)
+        if truth[part].sum() > 0 and generated[part].sum() > 0
+    ]
+    log_ratio = np.array([np.log(truth[part].sum() / generated[part].sum()) for part in parts])
+    means = np.stack([powers[part].mean(0) for part in parts])
+    weight = np.sqrt([len(part) for part in parts])
+    # A pull to zero decides what the sample cannot (all directions alike: p_z has no say).
+    pull = CALIBRATION_PULL * np.eye(powers.shape[1])
+    normal = (means * weight[:, None] ** 2).T @ means + pull * weight.sum()
+    return np.linalg.solve(normal, (means * weight[:, None] ** 2).T @ log_ratio)
 
 
-CALIBRATION_TERMS = 3  # CaloClouds2 fits its point counts with a polynomial of degree 3; 2 suffices in ln E
-CALIBRATION_BINS = 12
+LEAST_WIDTH = 1e-3
+CALIBRATION_TERMS = 6
+CALIBRATION_PULL = 1e-4
+ENERGY_SLICES, ANGLE_SLICES = 10, 4
+SHOWERS_A_BIN = 20
 LARGEST_STEP = 0.4
 """In ln(factor), a round of the fit: an untrained model must not ask for a thousand times its points."""
 RELEVANT = 0.02

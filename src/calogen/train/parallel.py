@@ -56,7 +56,8 @@ class Group:
     @torch.no_grad()
     def take_from_leader(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by those of the leading process."""
-        for kind in {tensor.dtype for tensor in tensors} if self.size > 1 else ():
+        # In the order of the tensors: a set would be walked in another order by each process.
+        for kind in dict.fromkeys(tensor.dtype for tensor in tensors) if self.size > 1 else ():
             alike = [tensor for tensor in tensors if tensor.dtype == kind]
             flat = torch.cat([tensor.reshape(-1) for tensor in alike])
             dist.broadcast(flat, 0)

@@ -49,9 +49,9 @@ def demo(
     say(f"sampling {len(truth)} showers of {STATE} for the particles of the Geant4 sample", quiet=quiet)
     system = calogen.systems.load(STATE)
     system.sample(truth.incident[:WARM_UP], seed=seed)
-    start = time.perf_counter()
-    generated = system.sample(truth.incident, seed=seed)
-    seconds = (time.perf_counter() - start) / len(truth)
+    start = time.process_time()
+    generated = system.sample(truth.incident, seed=seed, progress=not quiet)
+    seconds = (time.process_time() - start) / len(truth)
     say("projecting into cells and judging", quiet=quiet)
     evaluation = evaluate(generated, truth, seed=seed)
     timing = _timing(seconds, about)
@@ -82,13 +82,13 @@ def _timing(seconds: float, about: dict[str, Any]) -> list[Timing]:
     from calogen.report.page import Timing
 
     threads = torch.get_num_threads()
-    measured = Timing(STATE, seconds, f"measured now, {threads} thread{'s' if threads > 1 else ''}")
+    measured = Timing(STATE, seconds, f"CPU time measured now, {threads} thread{'s' if threads > 1 else ''}")
     if GEANT4_COST not in about:
         return [measured]
-    return [measured, Timing("Geant4", float(about[GEANT4_COST]), "one core, when the sample was made")]
+    return [measured, Timing("Geant4", float(about[GEANT4_COST]), "CPU time when the sample was made")]
 
 
 def _timing_table(timing: list[Timing], quiet: bool) -> None:
     slowest = max(t.seconds_per_shower for t in timing)
     rows = [(t.label, f"{t.seconds_per_shower:.3g}", f"{slowest / t.seconds_per_shower:.0f} x", t.note) for t in timing]
-    table("Time", ("", "seconds per shower", "speed", "note"), rows, quiet=quiet)
+    table("Time", ("", "seconds per shower", "speed", ""), rows, quiet=quiet)

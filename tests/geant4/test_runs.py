@@ -92,7 +92,8 @@ def children() -> list[int]:
 
 def test_geant4s_refusal_reaches_the_caller(geant4: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="reference list such as FTFP_BERT"):
-        simulate("ild-ecal", particles(), seed=1, physics="FTFP_BIRD")
+        simulate("ild-ecal", particles(), seed=1, physics="FTFP_BIRD", shard_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_particles_give_no_showers(geant4: Path) -> None:
@@ -100,7 +101,7 @@ def test_no_particles_give_no_showers(geant4: Path) -> None:
 
 
 def test_shards_carry_their_cpu_time(one_worker: Showers) -> None:
-    (shard,) = run_shards(make_request("ild-ecal", particles()[:3], seed=SEED))
+    (shard,) = run_shards(make_request("ild-ecal", particles()[:3], seed=SEED, shard_size=3))
     assert shard.cpu_s.shape == (3,)
     assert np.all(shard.cpu_s > 0)
     assert_same(one_worker[:3], shard.showers)

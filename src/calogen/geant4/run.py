@@ -23,13 +23,16 @@ from calogen.detector.catalog import CATALOG
 from calogen.detector.geometry import Detector
 from calogen.geant4.environment import Geant4Unavailable, prepare
 from calogen.geant4.setup import EM, Setup
-from calogen.geant4.shards import Request, open_run, shard_path
+from calogen.geant4.shards import Request, forget_run, open_run, shard_path
 from calogen.geant4.stack import Stack
 from calogen.geant4.stacks import detector_of, stack_named
 from calogen.geant4.worker import DONE, READY, REFUSED
 
-SHARD_SIZE = 50
-"""Events a shard: half a minute of one core, which is what a kill can cost."""
+LARGEST_SHARD = 50
+"""Most events a shard: half a minute of one core, which is what a kill can cost."""
+
+FEWEST_SHARDS = 16
+"""Shards of a run that is not large: enough to keep some workers busy to the end."""
 
 Progress = Callable[[int, int], None]
 """Called with (finished showers, all showers)."""
@@ -59,7 +62,7 @@ def simulate(
     birks_mm_per_mev: float | None = None,
     subcells: Sequence[int] | None = None,
     workers: int = 1,
-    shard_size: int = SHARD_SIZE,
+    shard_size: int | None = None,
     shard_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Showers:
@@ -76,7 +79,7 @@ def simulate(
         birks_mm_per_mev: Birks' constant of sensitive materials that scintillate (None: no quenching).
         subcells: sub-cells along a readout cell's side, one number a layer (None: 5 in ECal, 3 in HCal).
         workers: processes.
-        shard_size: events a shard; part of what identifies a resumable run, but not of its result.
+        shard_size: events a shard (None: by their number, at most 50); it does not change the showers.
         shard_dir: folder where finished shards stay; started again with the same arguments after a kill,
             the run goes on where it was (None: a temporary folder).
         progress: called with (finished, all) showers.
@@ -113,7 +116,7 @@ def make_request(
     time_cut_ns: float | None = None,
     birks_mm_per_mev: float | None = None,
     subcells: Sequence[int] | None = None,
-    shard_size: int = SHARD_SIZE,
+    shard_size: int | None = None,
     voxels: bool = False,
 ) -> Request:
     """The checked request of a run, for `run_shards`; arguments as `simulate`, and ``voxels``: sum deposits
@@ -124,14 +127,24 @@ def make_request(
     setup.check(incident)
     if seed < 0:
         raise ValueError(f"seed {seed} is negative; give an integer of at least 0")
-    if shard_size < 1:
+    size = shard_size_for(len(incident)) if shard_size is None else shard_size
+    if size < 1:
         raise ValueError(f"shard size {shard_size} must be at least 1 event")
     if voxels and chosen.detector not in CATALOG:
         raise ValueError(f"stack {chosen.name} has no catalog detector to sum voxels in; simulate points instead")
     numbers = chosen.subcells if subcells is None else tuple(int(n) for n in subcells)
     if len(numbers) != chosen.n_layers or min(numbers) < 1:
         raise ValueError(f"sub-cells: {chosen.n_layers} numbers of at least 1 are needed, one a layer, got {numbers}")
-    return Request(setup, incident, seed, numbers, shard_size, voxels)
+    return Request(setup, incident, seed, numbers, size, voxels)
+
+
+def shard_size_for(n: int) -> int:
+    """Events a shard of a run of `n` events.
+
+    >>> [shard_size_for(n) for n in (0, 3, 100, 10_000)]
+    [1, 1, 7, 50]
+    """
+    return max(1, min(LARGEST_SHARD, -(-n // FEWEST_SHARDS)))
 
 
 def run_shards(
@@ -154,7 +167,11 @@ def run_shards(
         else:
             folder = Path(shard_dir)
         open_run(folder, request)
-        yield from _in_order(request, folder, workers, progress)
+        try:
+            yield from _in_order(request, folder, workers, progress)
+        except (Geant4Unavailable, ValueError):
+            forget_run(folder)
+            raise
 
 
 def _in_order(request: Request, folder: Path, workers: int, progress: Progress | None) -> Iterator[Shard]:

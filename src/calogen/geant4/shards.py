@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -88,6 +89,16 @@ def open_run(folder: Path, request: Request) -> None:
     columns = {"energy": incident.energy, "direction": incident.direction, "pdg": incident.pdg}
     _write_npz(folder / INCIDENT, columns)
     _replace(path, json.dumps(wanted).encode())  # last: its presence says the folder is complete
+
+
+def forget_run(folder: Path) -> None:
+    """Remove a run that Geant4 refused, unless a shard is finished: a corrected request may then use the folder."""
+    if any(folder.glob("shard-*.npz")):
+        return
+    (folder / REQUEST).unlink(missing_ok=True)
+    (folder / INCIDENT).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else lies there
+        folder.rmdir()
 
 
 def read_request(folder: Path) -> Request:

@@ -23,8 +23,8 @@ def geant4(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def perpendicular(geant4: Path) -> Showers:
-    """32 photons at evenly spaced energies between 10 and 100 GeV, as the published histograms have them."""
-    n = 32
+    """24 photons at evenly spaced energies between 10 and 100 GeV, as the published histograms have them."""
+    n = 24
     energies = 10 + 90 * (np.arange(n) + 0.5) / n
     incident = Incident(energies, np.tile([0.0, 0.0, 1.0], (n, 1)), np.full(n, 22))
     return simulate("ild-ecal", incident, seed=11, workers=2, shard_size=4)

@@ -16,7 +16,7 @@ from calogen.geant4.stacks import stack_named
 
 REFERENCE_SHOWERS = 100_000
 CORE = slice(9, 20)
-"""Layers around the shower maximum, where 24 showers know the energy to 8 % (elsewhere it hangs on where they start)."""
+"""Layers around the shower maximum, where 24 showers know the energy to 8 %."""
 
 X0_MM = {"G4_W": 3.504, "G4_Si": 93.7, "G4_Cu": 14.36, "PCB": 194.0, "CARBON_FIBRE": 285.0, "G4_AIR": 3.04e5}
 CRITICAL_GEV = {"G4_W": 8.0e-3, "G4_Si": 40e-3, "G4_Cu": 19.4e-3, "PCB": 45e-3, "CARBON_FIBRE": 82e-3, "G4_AIR": 88e-3}

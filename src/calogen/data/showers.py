@@ -209,12 +209,13 @@ def _check_values(s: Showers) -> None:
     for name in ("x", "y", "energy") + (("time",) if s.time is not None else ()):
         values = getattr(s, name)
         # Extremes are infinite or NaN if any value is: two fast passes in the usual case.
-        if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
+        if not (np.isfinite(low) and np.isfinite(high)):
             i = int(np.flatnonzero(~np.isfinite(values))[0])
             raise ValueError(f"{name} of point {i} is {values[i]}; points must be finite")
-    if s.energy.size and s.energy.min() < 0:
-        i = int(s.energy.argmin())
-        raise ValueError(f"energy of point {i} is {s.energy[i]} GeV; energies must not be negative")
+        if name == "energy" and low < 0:
+            i = int(values.argmin())
+            raise ValueError(f"energy of point {i} is {values[i]} GeV; energies must not be negative")
     if s.layer.size and (s.layer.min() < 0 or s.layer.max() >= s.detector.n_layers):
         raise ValueError(
             f"layers go from {s.layer.min()} to {s.layer.max()}; detector {s.detector.name!r} has layers "

@@ -117,7 +117,7 @@ def sniff(path: FilePath) -> str:
     Raises:
         BadFile: not HDF5, or no known format.
     """
-    with open_read(path) as file:
+    with open_read(path) as file, blamed_on(path):
         return _sniffed(file).name
 
 
@@ -135,8 +135,9 @@ def open_source(path: FilePath, *, detector: Detector | None = None, format: str
 @contextmanager
 def _opened(path: FilePath, detector: Detector | None, format: str | None) -> Iterator[tuple[Format, Source]]:
     with open_read(path) as file:
+        given = _format(format) if format else None
         with blamed_on(path):
-            chosen = _format(format) if format else _sniffed(file)
+            chosen = given or _sniffed(file)
             source = chosen.source(file, detector)
         if source.n_showers == 0:
             raise BadFile(f"{os.fspath(path)}: the file holds no showers")
@@ -278,7 +279,8 @@ def convert(
     with open_source(source, detector=detector, format=source_format) as opened:
         n = opened.n_showers
         kept = {**(provenance or {}), "source": Path(source).name, "source_provenance": opened.provenance}
-        extent = Extent(n, opened.max_points())
+        with blamed_on(source):
+            extent = Extent(n, opened.max_points())
         with chosen.sink(
             target, opened.detector, overwrite=overwrite, provenance=kept, extent=extent, **options
         ) as sink:

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from calogen.data.formats import frames
 from calogen.data.formats.hdf5 import MAX_INFLATION, BadFile, dataset, extend
+from calogen.data.formats.storage import StoredBytes
 
 FRAME = frames.MAX_VALUES
-CHUNK_BYTES = (1 << 12, 1 << 20)
-"""Smallest and largest chunk of the bytes: 1 MiB reads fastest, a small file must not be padded to that."""
+CHUNK_BYTES = (1 << 12, 1 << 18)
+"""Smallest and largest chunk of the bytes: large ones read fastest, but the last is padded with zeros."""
 INDEX_ROWS_PER_CHUNK = 1024
 DEFLATE_LEVEL = 4
 FRAMES_PER_READ = 16
@@ -54,7 +55,7 @@ class ColumnReader:
         self._name = file.filename
         self.types = types
         self.n_points = n_points
-        self._bytes = {k: _uncached(dataset(file, f"points/{k}/bytes", kinds="u", ndim=1)) for k in types}
+        self._bytes = {k: StoredBytes(dataset(file, f"points/{k}/bytes", kinds="u", ndim=1)) for k in types}
         self._index = {k: self._checked_index(file, k) for k in types}
         self._check_inflation()
 
@@ -64,8 +65,6 @@ class ColumnReader:
         n_frames = -(-self.n_points // FRAME)
         if self.n_points < 0 or found.shape != (n_frames, 3):
             raise BadFile(f"{where}: {self.n_points} points need an index of {n_frames} x 3, found {found.shape}")
-        if self._bytes[name].dtype != np.uint8:
-            raise BadFile(f"{where}: bytes are {self._bytes[name].dtype}, expected uint8")
         index: NDArray[np.int64] = found[:].astype(np.int64)
         ends = index[:, 0] + index[:, 1]
         starts = np.concatenate([[0], ends[:-1]]) if n_frames else ends
@@ -102,18 +101,17 @@ class ColumnReader:
 
     def _jobs(
         self, first: int, last: int, out: dict[str, NDArray[Any]]
-    ) -> Iterator[tuple[str, int, NDArray[np.uint8], NDArray[Any]]]:
-        for name, index in self._index.items():
+    ) -> Iterator[tuple[str, int, int, NDArray[Any]]]:
+        for name in self._index:
             for begin in range(first, last, FRAMES_PER_READ):
                 end = min(begin + FRAMES_PER_READ, last)
-                block = self._bytes[name][index[begin, 0] : index[end - 1, 0] + index[end - 1, 1]]
-                yield name, begin, block, out[name][(begin - first) * FRAME : (end - first) * FRAME]
+                yield name, begin, end, out[name][(begin - first) * FRAME : (end - first) * FRAME]
 
-    def _decode(self, name: str, begin: int, block: NDArray[np.uint8], out: NDArray[Any]) -> None:
-        view = memoryview(block.data)
-        zero = self._index[name][begin, 0]
-        for i in range(-(-len(out) // FRAME)):
-            first, length, checksum = (int(v) for v in self._index[name][begin + i])
+    def _decode(self, name: str, begin: int, end: int, out: NDArray[Any]) -> None:
+        rows = self._index[name][begin:end].tolist()
+        zero = rows[0][0]
+        view = memoryview(self._bytes[name].read(zero, rows[-1][0] + rows[-1][1]).data)
+        for i, (first, length, checksum) in enumerate(rows):
             frame = view[first - zero : first - zero + length]
             where = f"{self._name}: points/{name}: frame {begin + i}"
             if checksum_of(frame) != checksum:
@@ -122,13 +120,6 @@ class ColumnReader:
                 frames.decode(frame, out[i * FRAME : (i + 1) * FRAME])
             except (ValueError, IndexError, zlib.error) as error:
                 raise BadFile(f"{where}: {error}") from error
-
-
-def _uncached(found: h5py.Dataset) -> h5py.Dataset:
-    """The dataset read straight into place: frames are read once, a cache would only copy them."""
-    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    access.set_chunk_cache(1, 0, 1.0)
-    return h5py.Dataset(h5py.h5d.open(found.file.id, found.name.encode(), access))
 
 
 class ColumnWriter:

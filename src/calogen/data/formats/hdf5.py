@@ -73,7 +73,7 @@ def _one_line(error: BaseException) -> str:
 
 @contextmanager
 def open_read(path: FilePath) -> Iterator[h5py.File]:
-    """The file at `path`, read-only, its failures reported as `BadFile`.
+    """The file at `path`, read-only; failures to open it are reported as `BadFile`.
 
     Raises:
         BadFile: no such file, empty, not HDF5, truncated.
@@ -92,8 +92,8 @@ def open_read(path: FilePath) -> Iterator[h5py.File]:
             file = h5py.File(name, "r")
         except OSError as error:
             raise BadFile(f"{name}: damaged or truncated HDF5 file ({_one_line(error)})") from error
-        with file:
-            yield file
+    with file:
+        yield file
 
 
 @contextmanager

@@ -6,9 +6,9 @@ Both run in the same process on one thread with random weights of the published 
 its answer is replaced by one layer profile, so that both make the same number of points (2940: a 50 GeV photon).
 
 The authors' way, after the description of their code: flow by pyro (with `pip install pyro-ppl`; without it, our
-own flow step by step, which is faster than theirs) drawn for the batch; the point model for the longest shower of the
-batch with autograd on; per shower sorting by depth, nearest layer by a [points, layers] matrix, energies layer by layer;
-everything in a float64 array padded to 30,000 points.
+own flow step by step, which is faster than theirs) drawn for the batch; the point model for the longest shower of
+the batch with autograd on; per shower sorting by depth, nearest layer by a [points, layers] matrix, energies layer
+by layer; everything in a float64 array padded to 30,000 points.
 """
 
 from __future__ import annotations

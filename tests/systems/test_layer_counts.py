@@ -20,6 +20,7 @@ from calogen.systems.layer_counts import (
     rescale,
     whole,
 )
+from calogen.systems.points import across
 
 
 def _profile_and_condition(n: int = 300) -> tuple[LayerProfile, torch.Tensor]:
@@ -147,3 +148,20 @@ def test_calibration_finds_known_factors() -> None:
         calibration.factor("energy", incident) * layer_fault * drift[:, None], np.ones((2000, LAYERS)), atol=0.02
     )
     np.testing.assert_array_equal(calibration.factor("occupancy", incident), np.ones((2000, LAYERS)))
+
+
+def test_across_the_axis_and_back() -> None:
+    rng = np.random.default_rng(6)
+    incident = Incident.gun(40, angles="barrel", seed=6)
+    counts = rng.integers(0, 9, 40)
+    x, y = rng.normal(size=(2, int(counts.sum())))
+    a, b = across(x, y, incident.direction, counts)
+    back = across(a, b, incident.direction, counts, back=True)
+    np.testing.assert_allclose(back, (x, y), atol=1e-12)
+    # A circle about an axis inclined by 60 degrees is an ellipse twice as long in a layer.
+    angle = np.linspace(0, 2 * np.pi, 100)
+    inclined = Incident.gun(1, angles="fixed:60,0")
+    a, b = across(2 * np.cos(angle), np.sin(angle), inclined.direction, np.array([100]))
+    np.testing.assert_allclose(np.hypot(a, b), 1.0, atol=1e-6)
+    upright = Incident.gun(1)
+    np.testing.assert_array_equal(across(x[:3], y[:3], upright.direction, np.array([3])), (x[:3], y[:3]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from particle import Particle, ParticleNotFound
+from particle import InvalidParticle, Particle, ParticleNotFound
 
 DIRECTION_TOLERANCE = 1e-3
 """How far from one the length of a direction may be: float32 files and rounded text stay well inside."""
@@ -206,6 +206,6 @@ def _check_pdg(pdg: NDArray[np.int32]) -> None:
     for code in np.unique(pdg):
         try:
             Particle.from_pdgid(int(code))
-        except ParticleNotFound:
+        except (ParticleNotFound, InvalidParticle):
             i = _first(pdg == code)
             raise ValueError(f"PDG code {code} of shower {i} is not a known particle (photon is 22)") from None

@@ -41,7 +41,7 @@ from calogen.systems.layer_counts import (
     rescale,
     whole,
 )
-from calogen.systems.points import FEATURES, FittedPoints, LinearPoints, Points, PointTransform
+from calogen.systems.points import FEATURES, FittedPoints, LinearPoints, Points, PointTransform, across
 from calogen.systems.system import System
 from calogen.train import Plan, Stage
 
@@ -60,14 +60,15 @@ class CaloCloudsConfig:
     coupling_width: int = 10  # hidden width of the couplings' networks, in flow dimensions
     spline_width: int = 4  # the same of the splines' networks
     merge_mm: float = 2.544  # points are merged on this grid first: half an ECal cell; 0: points as in the file
+    across: bool = True  # points are seen across the axis: lengths in the plane of incidence shortened by p_z
     widths: tuple[int, ...] = (32, 64, 128, 64, 32)  # hidden widths of the point model
     time_features: int = 64  # length of the noise level's embedding
     sigma_data: float = 0.5  # standard deviation of the latent points
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
+    sigma_min: float = 0.005  # the latent is nearly normal: nothing in it is finer than a hundredth
+    sigma_max: float = 10.0  # 20 times the data; at 80, as published, 20 levels are too coarse: 7 % too wide
     p_mean: float = -1.2  # ln sigma of training ~ N(p_mean, p_std^2)
     p_std: float = 1.2
-    distillation_steps: int = 20  # noise levels of the consistency distillation
+    distillation_steps: int = 40  # noise levels of the consistency distillation
     target_decay: float = 0.95  # EMA of the distillation's target
     halo_mm: float = 30.0  # radius from which points move fully with the centre of gravity; 0: it is not used
 
@@ -322,6 +323,8 @@ class CaloClouds(System):
         x, y = x[order], y[order]
         if self.config.halo_mm > 0:
             x, y = _move_halo(x, y, energy, offsets, profile.cog, self.config.halo_mm)
+        if self.config.across:
+            x, y = across(x, y, incident.direction, per_shower, back=True)
         depth_mm = self.detector.z_mm[layer]
         t_x, t_y = (np.repeat(t, per_shower) * depth_mm for t in tilt(incident.direction))
         return Showers(x + t_x, y + t_y, layer, energy, offsets, incident, self.detector)
@@ -373,7 +376,7 @@ def _starts(n: int, batch_size: int, progress: bool) -> Iterator[int]:
 DESK_PLANS: dict[str, Plan] = {
     # Sized for two CPU cores, a few thousand showers and an hour.
     "flow": Plan(
-        steps=1500,
+        steps=1000,
         batch_size=256,
         optimizer="adamw",
         learning_rate=3e-4,
@@ -387,7 +390,7 @@ DESK_PLANS: dict[str, Plan] = {
         patience=5,
     ),
     "teacher": Plan(
-        steps=6_000,
+        steps=4_000,
         batch_size=64,
         learning_rate=2e-3,
         schedule="cosine",
@@ -399,9 +402,9 @@ DESK_PLANS: dict[str, Plan] = {
         keep="last",
     ),
     "student": Plan(
-        steps=6_000,
+        steps=3_000,
         batch_size=64,
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         schedule="cosine",
         warmup_steps=200,
         grad_clip=10.0,
@@ -447,7 +450,15 @@ PRESETS: dict[str, Preset] = {
     ),
     "published": Preset(
         "CaloClouds3 as its authors trained it: 62 flow dimensions, their constants, fits their weights",
-        CaloCloudsConfig(normalisation="published", profile="linear", merge_mm=0.0),
+        CaloCloudsConfig(
+            normalisation="published",
+            profile="linear",
+            merge_mm=0.0,
+            across=False,
+            sigma_min=0.002,
+            sigma_max=80.0,
+            distillation_steps=20,
+        ),
         PUBLISHED_PLANS,
     ),
     "caloclouds2": Preset(
@@ -462,6 +473,9 @@ PRESETS: dict[str, Preset] = {
             flow_layout="original",
             flow_blocks=10,
             widths=(128, 256, 512, 256, 128),
+            sigma_min=0.002,
+            sigma_max=80.0,
+            distillation_steps=20,
         ),
         PUBLISHED_PLANS,
     ),

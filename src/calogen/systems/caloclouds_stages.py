@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from calogen.data.merging import merge
 from calogen.data.showers import Showers
 from calogen.systems.layer_counts import LayerProfile, per_layer_after_projection
-from calogen.systems.points import Points
+from calogen.systems.points import Points, across
 from calogen.train import Batch, LearnedStage, Plan, SolvedStage
 
 if TYPE_CHECKING:
@@ -28,23 +28,30 @@ CALIBRATED = 0.05
 
 
 class View:
-    """What the stages see of showers: merged and upright, made once for each set."""
+    """What the stages see of showers: upright, merged, across the axis; made once for each set."""
 
-    def __init__(self, merge_mm: float) -> None:
-        self.merge_mm = merge_mm
+    def __init__(self, merge_mm: float, across_axis: bool) -> None:
+        self.merge_mm, self.across_axis = merge_mm, across_axis
         self.made: dict[int, tuple[Showers, Showers]] = {}
 
     def __call__(self, showers: Showers) -> Showers:
         held = self.made.get(id(showers))
         if held is None or held[0] is not showers:
-            upright = showers.upright()
-            merged = merge(upright, self.merge_mm, seed=0) if self.merge_mm > 0 else upright
-            self.made[id(showers)] = held = (showers, merged)
+            self.made[id(showers)] = held = (showers, self._make(showers))
         return held[1]
+
+    def _make(self, showers: Showers) -> Showers:
+        s = showers.upright()
+        if self.merge_mm > 0:
+            s = merge(s, self.merge_mm, seed=0)
+        if not self.across_axis:
+            return s
+        x, y = across(s.x, s.y, s.incident.direction, s.counts)
+        return Showers(x, y, s.layer, s.energy, s.offsets, s.incident, s.detector, s.time)
 
     def __getstate__(self) -> dict[str, Any]:
         """Other processes make their own: views are larger than what they are made of."""
-        return {"merge_mm": self.merge_mm, "made": {}}
+        return {"merge_mm": self.merge_mm, "across_axis": self.across_axis, "made": {}}
 
 
 class FlowStage(LearnedStage):
@@ -58,7 +65,7 @@ class FlowStage(LearnedStage):
             {"domain": system.domain, "conditioner": system.conditioner, "profile": system.profile}
         )
         self.plan = plan
-        self.view = View(system.config.merge_mm)
+        self.view = View(system.config.merge_mm, system.config.across)
         self.profiles: dict[int, tuple[Showers, LayerProfile]] = {}
 
     def _profile(self, showers: Showers) -> LayerProfile:
@@ -100,7 +107,7 @@ class _PointStage(LearnedStage):
 
     def __init__(self, system: CaloClouds, plan: Plan) -> None:
         self.system = system
-        self.view = View(system.config.merge_mm)
+        self.view = View(system.config.merge_mm, system.config.across)
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         """Latent points [P, 4], conditions [n, C], points per shower [n], weights [n]; empty showers weigh nothing."""

@@ -11,7 +11,8 @@ from calogen.detector.geometry import tilt
 
 ENERGY_SLACK = 0.02
 """Relative; a finite training sample never reaches the ends of its range exactly."""
-TILT_SLACK = 0.02
+TILT_SLACK = 0.1
+"""Absolute, in tilt; the corners of a range of two angles are thinly filled."""
 MAX_SPECIES = 32
 
 

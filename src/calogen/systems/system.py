@@ -62,8 +62,13 @@ class System(ABC):
         """What is fitted, in order. Each call may make new stages, of the same modules."""
 
     @abstractmethod
-    def sample(self, incident: Incident, *, seed: int, batch_size: int = 64, progress: bool = False) -> Showers:
-        """One shower for each of the incident particles, the same for any `batch_size`. Systems add options."""
+    def sample(
+        self, incident: Incident, *, seed: int, batch_size: int = 64, progress: bool = False, first: int = 0
+    ) -> Showers:
+        """One shower for each of the incident particles, the same for any `batch_size`. Systems add options.
+
+        `first` is the index of the first of them in a larger request: shards of it, put together, are its showers.
+        """
 
     def transforms(self) -> dict[str, Any]:
         """The fitted transforms in plain JSON, for readers of a state's header."""

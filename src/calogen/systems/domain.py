@@ -47,7 +47,7 @@ class Domain(nn.Module):
     @property
     def species(self) -> list[int]:
         """PDG codes of the training showers."""
-        return [int(code) for code in self.pdg if code != 0]
+        return self.pdg[self.pdg != 0].tolist()
 
     def check(self, incident: Incident) -> None:
         """Refuse particles outside.
@@ -55,11 +55,12 @@ class Domain(nn.Module):
         Raises:
             ValueError: an unseen species, an energy or a direction outside the training range, named.
         """
-        if not self.species:
+        known = self.species
+        if not known:
             raise ValueError("this state has not been trained on any particle: fit it first")
-        unknown = set(np.unique(incident.pdg).tolist()) - set(self.species)
+        unknown = set(incident.pdg.tolist()) - set(known)
         if unknown:
-            raise ValueError(f"PDG code {min(unknown)} was not trained; this state knows {self.species}")
+            raise ValueError(f"PDG code {min(unknown)} was not trained; this state knows {known}")
         low, high = float(self.energy[0]), float(self.energy[1])
         outside = (incident.energy < low * (1 - ENERGY_SLACK)) | (incident.energy > high * (1 + ENERGY_SLACK))
         if outside.any():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -149,8 +150,8 @@ class FittedTargets(ProfileTargets):
     @staticmethod
     def _features(condition: Tensor) -> Tensor:
         """The monomials of the condition, `[N, F]`."""
-        columns = [condition[:, list(factors)].prod(dim=1) for factors in _monomials(condition.shape[1])]
-        return torch.stack(columns, dim=1)
+        one = torch.ones_like(condition[:, :1])
+        return torch.cat([condition, one], dim=1)[:, _factors(condition.shape[1])].prod(dim=2)
 
     def _values(self, profile: LayerProfile, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         counts, energy = profile.counts, profile.energy
@@ -196,6 +197,13 @@ def _monomials(condition: int) -> list[tuple[int, ...]]:
 
 
 PROFILE_ORDER = 4
+
+
+@cache
+def _factors(condition: int) -> Tensor:
+    """The monomials as indices `[F, PROFILE_ORDER]` into the condition with a one behind it."""
+    rows = [list(m) + [condition] * (PROFILE_ORDER - len(m)) for m in _monomials(condition)]
+    return torch.tensor(rows)
 
 
 def _fill(z: Tensor, present: Tensor, rng: np.random.Generator) -> Tensor:

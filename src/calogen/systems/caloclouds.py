@@ -317,6 +317,7 @@ class CaloClouds(System):
         x, y, depth, energy = (value.cpu().numpy() for value in points)
         order, layer = assign_layers(depth, counts)
         target = profile.energy * self.calibration.factor("energy", incident)
+        energy = energy * self.calibration.radial(np.hypot(x, y))
         energy = rescale(energy[order], counts, target)
         per_shower = counts.sum(1)
         offsets = np.concatenate([[0], np.cumsum(per_shower)])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from calogen.data.merging import merge
 from calogen.data.showers import Showers
-from calogen.systems.layer_counts import LayerProfile, per_layer_after_projection
+from calogen.systems.layer_counts import LayerProfile, per_layer_after_projection, radial_energy
 from calogen.systems.points import Points, across
 from calogen.train import Batch, LearnedStage, Plan, SolvedStage
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TRAINING_POINTS = 256
 """Points drawn of each shower for a training step: points are independent, so more showers teach more."""
-CALIBRATION_SHOWERS = 1500
+CALIBRATION_SHOWERS = 3000
 CALIBRATION_ROUNDS = 4
 CALIBRATED = 0.05
 """A factor that still moves by more than this in the last round is reported."""
@@ -193,6 +193,11 @@ class CalibrateStage(SolvedStage):
         self.model = system.calibration
         self.plan = plan
 
+    def _radial(self, showers: Showers) -> NDArray[np.float64]:
+        s = showers.upright()
+        x, y = across(s.x, s.y, s.incident.direction, s.counts) if self.system.config.across else (s.x, s.y)
+        return radial_energy(np.hypot(x, y), s.energy)
+
     def solve(self, train: Showers, validation: Showers | None) -> None:
         """Sample for training particles, project, compare, correct; a few rounds."""
         calibration = self.system.calibration
@@ -200,8 +205,10 @@ class CalibrateStage(SolvedStage):
         truth = train[np.sort(chosen)]
         calibration.set_scale(train.incident)
         true_hits, true_energy = per_layer_after_projection(truth)
+        true_radial = self._radial(truth)
         for _ in range(CALIBRATION_ROUNDS):
             generated = self.system.sample(truth.incident, seed=self.plan.seed)
+            calibration.improve_radial(self._radial(generated), true_radial)
             hits, energy = per_layer_after_projection(generated)
             left = (
                 calibration.improve("occupancy", truth.incident, hits, true_hits),

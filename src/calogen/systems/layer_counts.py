@@ -291,6 +291,18 @@ def rescale(energy: NDArray[Any], counts: NDArray[np.int64], target: NDArray[Any
     return energy * np.repeat(wanted[held] / np.maximum(sums, LEAST_ENERGY_GEV), flat[held])
 
 
+RADII_MM = np.geomspace(0.5, 300.0, 18)
+"""Radii about which the energy is compared: from the core of a shower to its last points."""
+LOG_RADII = np.log(RADII_MM)
+
+
+def radial_energy(r_mm: NDArray[Any], energy: NDArray[Any]) -> NDArray[np.float64]:
+    """Energy of points at radii `[P]` mm about each of `RADII_MM`, to the nearest in the logarithm."""
+    middle = (LOG_RADII[1:] + LOG_RADII[:-1]) / 2
+    bins = np.searchsorted(middle, np.log(np.maximum(r_mm, RADII_MM[0])))
+    return np.bincount(bins, weights=energy.astype(np.float64), minlength=len(RADII_MM)).astype(np.float64)
+
+
 class Calibration(nn.Module):
     """Factors on counts and layer energies, fitted so that hits and visible energy after projection match Geant4.
 
@@ -300,6 +312,7 @@ class Calibration(nn.Module):
 
     centre: Tensor
     width: Tensor
+    log_radial: Tensor
 
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -308,6 +321,7 @@ class Calibration(nn.Module):
         for kind in ("occupancy", "energy"):
             self.register_buffer(f"{kind}_layer", torch.ones(layers, dtype=torch.float64))
             self.register_buffer(f"{kind}_poly", torch.zeros(CALIBRATION_TERMS, dtype=torch.float64))
+        self.register_buffer("log_radial", torch.zeros(len(RADII_MM), dtype=torch.float64))
 
     def set_scale(self, incident: Incident) -> None:
         """Fix the scales of ln E and p_z from training particles and forget earlier factors."""
@@ -318,6 +332,18 @@ class Calibration(nn.Module):
         for kind in ("occupancy", "energy"):
             self._layer(kind).fill_(1.0)
             self._poly(kind).zero_()
+        self.log_radial.zero_()
+
+    def radial(self, r_mm: NDArray[Any]) -> NDArray[np.float64]:
+        """Factor on the energy of points `[P]` at radius r about the axis, before layers get their energy."""
+        return np.exp(np.interp(np.log(np.maximum(r_mm, RADII_MM[0])), LOG_RADII, self.log_radial.cpu().numpy()))
+
+    def improve_radial(self, generated: NDArray[Any], truth: NDArray[Any]) -> None:
+        """One step of the fit of `radial`: the share of the energy about each radius, sums of `radial_energy`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = truth / truth.sum() / (generated / generated.sum())
+        step = np.clip(np.log(np.where(np.isfinite(ratio) & (ratio > 0), ratio, 1.0)), -LARGEST_STEP, LARGEST_STEP)
+        self.log_radial.add_(torch.from_numpy(step))
 
     def _layer(self, kind: str) -> Tensor:
         return getattr(self, f"{kind}_layer")

@@ -52,6 +52,9 @@ class Gun:
         from calogen.data.incident import Incident
 
         assert self.like is not None
+        for name in ("pdg", "energy", "spectrum", "angles"):
+            if getattr(self, name) != getattr(Gun, name):
+                raise ValueError(f"--{name} and --like {self.like}: the file says it all; give one or the other")
         particles = Incident.concatenate([part.incident for part in batches(self.like)])
         if self.number is not None and self.number > len(particles):
             raise ValueError(f"-n {self.number}: {self.like} holds {len(particles)} showers; ask for at most as many")

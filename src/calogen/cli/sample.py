@@ -27,7 +27,7 @@ def sample(
     output: Output,
     gun: Gun = Gun(),  # noqa: B008 - frozen
     batch_size: Annotated[
-        int, Parameter(metavar="N", help="Showers computed together; the showers do not depend on it.")
+        int, Parameter(metavar="N", help="Showers computed together; the showers depend on it by round-off only.")
     ] = 64,
     threads: Threads = None,
     device: Device = "cpu",

@@ -67,6 +67,7 @@ def train(
     showers, held_out = _read(data, validation)
     from calogen.systems import SYSTEMS
 
+    _require_fit_for(system, preset, showers)
     use_threads(threads)
     fresh = SYSTEMS[system].create(resolved.pop(CONFIG), showers.detector, seed=seed)
     reports = fresh.fit(
@@ -124,6 +125,26 @@ def _shared(plans: Mapping[str, Plan], minutes: float) -> dict[str, object]:
         raise ValueError(f"--max-minutes {minutes}: give a time above 0")
     steps = {name: plan.steps or 1 for name, plan in plans.items() if plan.steps != 1}
     return {f"{name}.max_minutes": minutes * n / sum(steps.values()) for name, n in steps.items()}
+
+
+def _require_fit_for(system: str, preset: str | None, showers: Showers) -> None:
+    """Refuse, before anything is written, showers of another detector than the preset's or too few of them."""
+    from calogen.detector.catalog import CATALOG
+
+    known = presets_of(system)
+    name = preset or next(iter(known))
+    expected = CATALOG[known[name].detector]
+    if showers.detector != expected:
+        raise ValueError(
+            f"--data: showers of detector {showers.detector.name!r}; preset {name!r} is for {expected.name!r}: "
+            "convert or simulate showers of that detector"
+        )
+    if len(showers) < LEAST_SHOWERS:
+        raise ValueError(f"--data: {len(showers)} showers to learn from; give at least {LEAST_SHOWERS}")
+
+
+LEAST_SHOWERS = 32
+"""Fewer do not even fix the scale of each layer; a useful training takes thousands."""
 
 
 def _require_place(output: Path, overwrite: bool) -> None:

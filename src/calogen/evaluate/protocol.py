@@ -40,7 +40,7 @@ FINE_BINS = 2000
 """Bins over the common range in which Wasserstein distances of one number a shower are computed."""
 COARSE_BINS = 30
 """Bins of equal content of the added, coarser centre-of-gravity rows."""
-DECADES_GEV = (1.0, 10.0, 100.0, 1000.0)
+DECADES_GEV = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 PROFILE_BINS = 8
 """Bins of equal content in incident energy of the response figure."""
 DIFFERENT_INCIDENT_P = 1e-3

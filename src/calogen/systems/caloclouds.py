@@ -97,6 +97,10 @@ MAX_REDRAWS = 50
 """Draws of one shower's layer profile before giving up. A fitted flow needs about one in a hundred twice."""
 
 
+class ImpossibleProfileError(ValueError):
+    """The flow keeps drawing layer profiles that no shower has."""
+
+
 class ProfileFlow(nn.Module):
     """p(points and energy per layer | E, direction): a coupling flow on transformed layer profiles."""
 
@@ -233,7 +237,7 @@ class CaloClouds(System):
 
         Args:
             incident: particles within the trained range.
-            seed: with the index of the shower it decides all random numbers; batches change nothing.
+            seed: with the index of the shower it decides all random numbers; batches change only round-off.
             batch_size: showers computed together.
             progress: show a bar.
             first: index of the first of these showers in a larger request.
@@ -242,7 +246,7 @@ class CaloClouds(System):
 
         Raises:
             ValueError: particles outside the trained range, or an unknown option.
-            RuntimeError: a layer profile that stays impossible after `MAX_REDRAWS` draws.
+            ImpossibleProfileError: a layer profile that stays impossible after `MAX_REDRAWS` draws.
         """
         self.domain.check(incident)
         if sampler not in ("one-step", "teacher"):
@@ -298,9 +302,9 @@ class CaloClouds(System):
             if pending.size == 0:
                 return result
             self.redraws += pending.size
-        raise RuntimeError(
+        raise ImpossibleProfileError(
             f"{pending.size} layer profiles are still impossible after {MAX_REDRAWS} draws, the first for "
-            f"E = {incident.energy[pending[0]]:g} GeV: the flow is not trained well enough"
+            f"E = {incident.energy[pending[0]]:g} GeV: train the flow longer"
         )
 
     def _calibrated_counts(

@@ -77,6 +77,11 @@ class FlowStage(LearnedStage):
     def prepare(self, showers: Showers) -> None:
         """Fit the domain, the condition's scale, the targets and the limits of redrawing."""
         system, profile = self.system, self._profile(showers)
+        species = np.unique(showers.incident.pdg)
+        if len(species) > 1:
+            raise ValueError(
+                f"showers of particles {species.tolist()}: this system learns one kind, it cannot tell them"
+            )
         system.domain.fit(showers.incident)
         system.conditioner.fit(showers.incident, profile.counts.sum(1))
         system.profile.targets.fit(profile, system.conditioner(showers.incident))
@@ -199,7 +204,17 @@ class CalibrateStage(SolvedStage):
         return radial_energy(np.hypot(x, y), s.energy)
 
     def solve(self, train: Showers, validation: Showers | None) -> None:
-        """Sample for training particles, project, compare, correct; a few rounds."""
+        """Sample for training particles, project, compare, correct; a few rounds.
+
+        A flow that cannot be sampled leaves the factors at one, with a warning: hours of training are not lost for it.
+        """
+        try:
+            self._solve(train)
+        except ValueError as error:
+            self.system.calibration.set_scale(train.incident)
+            warnings.warn(f"not calibrated: {error}", stacklevel=2)
+
+    def _solve(self, train: Showers) -> None:
         calibration = self.system.calibration
         chosen = np.random.default_rng(self.plan.seed).permutation(len(train))[:CALIBRATION_SHOWERS]
         truth = train[np.sort(chosen)]

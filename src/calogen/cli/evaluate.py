@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from calogen.evaluate.metrics import Score
     from calogen.evaluate.protocol import Evaluation
 
-COARSE_ERROR = 10.0
-"""From this error on, decimals mean nothing."""
 
 DISPLAY_SHOWERS = 200
 """Showers of which some pairs are drawn."""
@@ -94,6 +93,7 @@ def score_table(evaluation: Evaluation, *, quiet: bool = False) -> None:
 
 
 def _cells(score: Score) -> tuple[str, str, str]:
+    """Value, floor and significance in thousandths, rounded to two digits of the error."""
     value, error, floor = (1e3 * v for v in (score.value, score.error, score.floor))
-    decimals = 0 if error >= COARSE_ERROR else 1
+    decimals = max(0, 1 - math.floor(math.log10(error))) if 0 < error < math.inf else 1
     return f"{value:.{decimals}f} ± {error:.{decimals}f}", f"{floor:.{decimals}f}", f"{score.significance:+.1f} σ"

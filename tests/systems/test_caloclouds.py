@@ -251,3 +251,10 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     _train(tmp_path / "two", devices=2)
     weights = _weights(tmp_path / "two")
     assert all(torch.isfinite(w).all() for w in weights.values() if w.is_floating_point())
+
+
+def test_several_kinds_of_particles_are_refused() -> None:
+    showers = toy_showers(40)
+    mixed = replace(showers, incident=replace(showers.incident, pdg=np.resize([22, 11], 40)))
+    with pytest.raises(ValueError, match=r"\[11, 22\]"):
+        CaloClouds.create(SMALL, ILD_ECAL).stages()[0].prepare(mixed)

@@ -17,6 +17,7 @@ from calogen.systems.layer_counts import (
     Limits,
     LinearTargets,
     assign_layers,
+    radial_energy,
     rescale,
     whole,
 )
@@ -165,3 +166,17 @@ def test_across_the_axis_and_back() -> None:
     np.testing.assert_allclose(np.hypot(a, b), 1.0, atol=1e-6)
     upright = Incident.gun(1)
     np.testing.assert_array_equal(across(x[:3], y[:3], upright.direction, np.array([3])), (x[:3], y[:3]))
+
+
+def test_radial_factor_finds_a_known_fault() -> None:
+    rng = np.random.default_rng(8)
+    r, energy = rng.exponential(20.0, 200_000), rng.exponential(size=200_000)
+    fault = np.where(r < 5.0, 0.7, 1.1)
+    calibration, truth = Calibration(LAYERS), radial_energy(r, energy)
+    for _ in range(4):
+        generated = energy * fault * calibration.radial(r)
+        calibration.improve_radial(radial_energy(r, generated), truth)
+    shares = radial_energy(r, energy * fault * calibration.radial(r)) / generated.sum()
+    assert truth.sum() == pytest.approx(energy.sum())
+    np.testing.assert_allclose(shares, truth / truth.sum(), atol=0.01)
+    assert calibration.radial(np.array([1.0]))[0] > calibration.radial(np.array([50.0]))[0]

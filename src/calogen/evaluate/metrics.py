@@ -6,9 +6,10 @@ known per block `[blocks, bins]`, and blocks are what is drawn and split.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +68,17 @@ def wasserstein(position: NDArray[Any]) -> Distance:
     return distance
 
 
+Sense = Literal["low", "high", "both"]
+"""Which values are good: low ones (distances), high ones (recall), or only those near the floor (`both`: a density)."""
+
+
 @dataclass(frozen=True)
 class Score:
     """One number with all that is needed to read it.
 
-    `error` is the standard deviation of `value` over samples of this size; `floor` the value two Geant4 samples of
-    the same two sizes have on average, and `floor_error` the standard deviation of such values.
+    `error` is the standard deviation of `value` over samples of this size, the floor's own uncertainty included where
+    that matters; `floor` the value two Geant4 samples of the same two sizes have on average, and `floor_error` the
+    standard deviation of such values. `title` is the observable in words (its name where it is empty).
     """
 
     observable: str
@@ -82,6 +88,8 @@ class Score:
     error: float
     floor: float
     floor_error: float
+    sense: Sense = "low"
+    title: str = ""
 
     @property
     def excess(self) -> float:
@@ -90,13 +98,24 @@ class Score:
 
     @property
     def significance(self) -> float:
-        """Excess in units of its error."""
-        return self.excess / self.error if self.error > 0 else float(np.sign(self.excess)) * float("inf")
+        """Distance from the floor in units of the error, positive where the sample is worse than Geant4."""
+        worse = {"low": self.excess, "high": -self.excess, "both": abs(self.excess)}[self.sense]
+        if self.error > 0:
+            return worse / self.error
+        return float(np.sign(worse)) * float("inf") if worse else 0.0
 
     @property
     def indistinguishable(self) -> bool:
-        """Within two standard deviations of the floor (or below it)."""
-        return self.excess <= INDISTINGUISHABLE_SIGMA * self.error
+        """Within two standard deviations of the floor (or better than it, where there is a better)."""
+        return self.significance <= INDISTINGUISHABLE_SIGMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: the fields and the verdict; a number that does not exist is None."""
+        numbers = {k: getattr(self, k) for k in ("value", "error", "floor", "floor_error", "excess", "significance")}
+        finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
+        words = {"observable": self.observable, "title": self.title or self.observable}
+        words |= {"metric": self.metric, "unit": self.unit, "sense": self.sense}
+        return words | finite | {"indistinguishable": self.indistinguishable}
 
 
 @dataclass(frozen=True)

@@ -40,13 +40,24 @@ def test_root_help_describes_every_command(capsys: pytest.CaptureFixture[str]) -
         assert len(described[0].split()) > 4
 
 
-def test_help_loads_nothing_heavy() -> None:
+HEAVY = {"torch", "numpy", "h5py", "matplotlib", "geant4_pybind", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("pages", "absent"), [([[]], HEAVY | {"cyclopts", "rich"}), ([[c, "--help"] for c in COMMANDS], HEAVY)]
+)
+def test_help_loads_nothing_heavy(pages: list[list[str]], absent: set[str]) -> None:
     code = (
-        "import sys; from calogen.cli import main; main(['--help']); "
-        "print(sorted({'torch', 'numpy', 'h5py', 'matplotlib', 'geant4_pybind', 'scipy'} & set(sys.modules)))"
+        f"import sys; from calogen.cli import main; codes = [main(page) for page in {pages}]; "
+        f"print(any(codes), sorted({absent} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "[]"
+    assert result.stdout.splitlines()[-1] == "False []"
+
+
+def test_the_first_page_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

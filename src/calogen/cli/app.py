@@ -4,38 +4,44 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from cyclopts import App, CycloptsError
-
-from calogen.cli.demo import demo
 from calogen.cli.errors import EXIT_USER, exit_code, one_line, show_warning
-from calogen.cli.evaluate import evaluate
-from calogen.cli.files import convert, info, show
-from calogen.cli.presets import presets
-from calogen.cli.sample import sample
-from calogen.cli.simulate import simulate
-from calogen.cli.train import train
-from calogen.cli.weights import convert_weights
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "simulate": simulate,
-    "train": train,
-    "sample": sample,
-    "evaluate": evaluate,
-    "convert": convert,
-    "convert-weights": convert_weights,
-    "info": info,
-    "show": show,
-    "presets": presets,
-    "demo": demo,
+if TYPE_CHECKING:
+    from cyclopts import App
+
+
+class Command(NamedTuple):
+    """File and function of a command in this folder, and what the first page says of it."""
+
+    place: str
+    about: str
+
+
+COMMANDS = {
+    "simulate": Command("simulate:simulate", "make showers with Geant4"),
+    "train": Command("train:train", "fit a system to showers"),
+    "sample": Command("sample:sample", "draw showers from a trained system"),
+    "evaluate": Command("evaluate:evaluate", "judge showers against Geant4, on one page"),
+    "convert": Command("files:convert", "turn one format of shower files into another"),
+    "convert-weights": Command("weights:convert_weights", "turn the authors' published weights into ours"),
+    "info": Command("files:info", "say what is in a file"),
+    "show": Command("files:show", "draw one shower in 3D"),
+    "presets": Command("presets:presets", "list the systems and what they can be trained as"),
+    "demo": Command("demo:demo", "sample and judge what is shipped, in two minutes"),
 }
-"""None of their modules imports more than the standard library before its command is called."""
+"""A command's file is imported when it is called: the parser and its kin take longer to load than to use."""
 
-HELP = """Generative models of calorimeter showers: simulate, train, sample, judge.
+FLAGS = {
+    "--help (-h)": "this page; calogen COMMAND --help says more",
+    "--install-completion": "complete options in your shell (bash, zsh, fish)",
+    "--version": "the version",
+}
 
-Units everywhere: GeV, mm, ns; angles in degrees on the command line. 'calogen COMMAND --help' says more.
-"""
+HELP = "Generative models of calorimeter showers: simulate, train, sample, judge."
+UNITS = "Units everywhere: GeV, mm, ns; angles in degrees on the command line."
 
 
 def _version() -> str:
@@ -46,10 +52,12 @@ def _version() -> str:
 
 def build() -> App:
     """The command line as an object."""
+    from cyclopts import App
+
     app = App(name="calogen", help=HELP, help_format="plaintext", suppress_keyboard_interrupt=False, version=_version)
     for number, (name, command) in enumerate(COMMANDS.items()):
-        app.command(command, name=name, sort_key=number)
-    app.register_install_completion_command(help="Install completion for your shell (bash, zsh, fish).")
+        app.command(f"calogen.cli.{command.place}", name=name, sort_key=number)
+    app.register_install_completion_command(help=FLAGS["--install-completion"])
     return app
 
 
@@ -57,12 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 2 a mistake in the request, 1 a bug, 130 interrupted."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = show_warning
-            build()(tokens, exit_on_error=False, print_error=False, result_action="return_none")
-    except CycloptsError as error:
-        print(f"calogen: error: {one_line(error)} (calogen{_command(tokens)} --help)", file=sys.stderr)
-        return EXIT_USER
+        if tokens in ([], ["--help"], ["-h"]):
+            print(first_page())
+        elif tokens == ["--version"]:
+            print(_version())
+        else:
+            return _run(tokens)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0
     except BaseException as error:
@@ -70,5 +78,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _command(tokens: Sequence[str]) -> str:
-    return f" {tokens[0]}" if tokens and tokens[0] in COMMANDS else ""
+def _run(tokens: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            build()(tokens, exit_on_error=False, print_error=False, result_action="return_none")
+    except CycloptsError as error:
+        command = f" {tokens[0]}" if tokens[0] in COMMANDS else ""
+        print(f"calogen: error: {one_line(error)} (calogen{command} --help)", file=sys.stderr)
+        return EXIT_USER
+    return 0
+
+
+def first_page() -> str:
+    """The help of `calogen` alone, made without the parser."""
+    width = max(map(len, [*COMMANDS, *FLAGS]))
+    commands = [f"  {name:{width}}  {command.about}" for name, command in COMMANDS.items()]
+    flags = [f"  {name:{width}}  {about}" for name, about in FLAGS.items()]
+    return "\n".join(["Usage: calogen COMMAND", "", HELP, UNITS, "", "Commands:", *commands, "", "Options:", *flags])

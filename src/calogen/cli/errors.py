@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
 EXIT_USER = 2
 EXIT_BUG = 1
@@ -17,6 +16,8 @@ USER_ERRORS = (ValueError, OSError, EOFError)
 def exit_code(error: BaseException) -> int:
     """Say `error` on stderr, in one line, and give the code to leave with."""
     if os.environ.get(TRACEBACK_VARIABLE):
+        import traceback
+
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         print("calogen: interrupted", file=sys.stderr)

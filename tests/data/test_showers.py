@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from calogen import ILD, ILD_ECAL, Incident, Showers
 
@@ -113,6 +114,15 @@ def test_showers_of_two_detectors_are_not_joined() -> None:
         Showers.concatenate([Showers(**GOOD), Showers(**{**GOOD, "detector": ILD})])
 
 
+def test_times_are_not_lost_in_a_join() -> None:
+    timed, untimed = random_showers(1, timed=True), random_showers(2)
+    with pytest.raises(ValueError, match=r"part 1 of 3 has none.*untimed"):
+        Showers.concatenate([timed, untimed, timed])
+    assert Showers.concatenate([timed.untimed(), untimed]).time is None
+    joined = Showers.concatenate([Showers.empty(ILD_ECAL), timed])
+    np.testing.assert_array_equal(joined.time, timed.time)
+
+
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
@@ -142,6 +152,10 @@ def test_gun_spectra_and_angles() -> None:
     phi = np.degrees(np.arctan2(barrel[:, 2], barrel[:, 1]))
     assert 30 <= theta.min() < theta.max() <= 150
     assert 80 <= phi.min() < phi.max() <= 110
+    cots = 1 / np.tan(np.radians([theta, phi]))
+    for cot, span in zip(cots, 1 / np.tan(np.radians([[150, 30], [110, 80]])), strict=True):
+        assert kstest(cot, "uniform", (span[0], np.ptp(span))).pvalue > 1e-3
+    assert abs(np.corrcoef(cots)[0, 1]) < 4 / np.sqrt(20_000)
     again = Incident.gun(20_000, angles="barrel", seed=3).direction
     np.testing.assert_array_equal(barrel, again)
     assert set(Incident.gun(7, pdg=[22, 11, 211]).pdg.tolist()) == {22, 11, 211}

@@ -71,7 +71,8 @@ Angles = Annotated[
     Parameter(
         metavar="HOW",
         help="Directions: perpendicular; fixed:THETA,PHI (degrees from the normal and about it); "
-        "cone:DEG (within so many degrees of the normal); barrel (from the interaction point onto ILD's barrel).",
+        "cone:DEG (uniform in solid angle within so many degrees of the normal); barrel (from the interaction point "
+        "onto ILD's barrel; cot theta and cot phi uniform for theta 30 to 150 and phi 80 to 110, normal at 90, 90).",
     ),
 ]
 Seed = Annotated[int, Parameter(help="Same seed, same showers.")]

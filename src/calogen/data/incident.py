@@ -89,7 +89,8 @@ class Incident:
             spectrum: `uniform` or `log` between the two.
             angles: `perpendicular`; `fixed:THETA,PHI` (degrees from the normal, and about it from x);
                 `cone:DEG` (uniform in solid angle about the normal); `barrel` (from the interaction point
-                onto ILD's top barrel segment, uniform over its face, 30 < theta < 150, 80 < phi < 110 degrees).
+                onto ILD's top barrel segment: cot(theta) and cot(phi) uniform and independent, for polar angles
+                of 30 to 150 and azimuths of 80 to 110 degrees; the normal is at 90, 90).
             seed: same seed, same particles.
 
         >>> incident = Incident.gun(4, pdg=22, energy=(1, 127), spectrum="log", angles="barrel", seed=1)
@@ -158,7 +159,10 @@ def _from_angles(theta: ArrayLike, phi: ArrayLike) -> NDArray[np.float64]:
 
 
 def _barrel(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    """Uniform over the face seen from the interaction point: cot(theta) and cot(phi) are uniform."""
+    """cot(theta) and cot(phi) uniform and independent.
+
+    The face is hit evenly but for a factor sin(phi) > 0.93: p_x / p_z is cot(theta) / sin(phi).
+    """
     cot_theta = _between(rng, BARREL_THETA_DEG, n)
     cot_phi = _between(rng, BARREL_PHI_DEG, n)
     p = np.stack([cot_theta * np.sqrt(1 + cot_phi**2), cot_phi, np.ones(n)], axis=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,7 +126,7 @@ class Showers:
         """The showers of all parts, one after the other.
 
         Raises:
-            ValueError: no parts, or parts of different detectors.
+            ValueError: no parts, parts of different detectors, or points with times and points without.
         """
         if not parts:
             raise ValueError("nothing to concatenate: give at least one part")
@@ -136,7 +136,6 @@ class Showers:
                 raise ValueError(f"cannot join showers of {first.detector.name!r} and {part.detector.name!r}")
         shift = np.cumsum([0] + [p.n_points for p in parts[:-1]])
         offsets = np.concatenate([[0]] + [p.offsets[1:] + s for p, s in zip(parts, shift, strict=True)])
-        timed = all(p.time is not None for p in parts)
         return cls(
             np.concatenate([p.x for p in parts]),
             np.concatenate([p.y for p in parts]),
@@ -145,7 +144,7 @@ class Showers:
             offsets,
             Incident.concatenate([p.incident for p in parts]),
             first.detector,
-            np.concatenate([p.time for p in parts if p.time is not None]) if timed else None,
+            _joined_times(parts),
         )
 
     @classmethod
@@ -154,6 +153,10 @@ class Showers:
         nothing = np.zeros(0, dtype=np.float32)
         incident = Incident(nothing, np.zeros((0, 3), dtype=np.float32), np.zeros(0, dtype=np.int32))
         return cls(nothing, nothing, nothing.astype(np.int16), nothing, np.zeros(1, np.int64), incident, detector)
+
+    def untimed(self) -> Showers:
+        """The showers without the times of their points."""
+        return replace(self, time=None)
 
     def upright(self) -> Showers:
         """The showers with the tilt of their direction removed, layer by layer (an angular shear)."""
@@ -178,6 +181,20 @@ class Showers:
         points = np.zeros((len(self), width, 4), dtype=np.float32)
         points[mask] = np.stack([self.x, self.y, self.layer.astype(np.float32), self.energy], axis=-1)
         return PaddedShowers(points, mask)
+
+
+def _joined_times(parts: Sequence[Showers]) -> NDArray[np.float32] | None:
+    """Times of all parts; None if no part has any. Parts without points miss none."""
+    timed = [p.time for p in parts if p.time is not None]
+    if not timed:
+        return None
+    for i, part in enumerate(parts):
+        if part.time is None and part.n_points:
+            raise ValueError(
+                f"cannot join showers with times and without: part {i} of {len(parts)} has none; "
+                "take those of the others away (Showers.untimed) or make it with times too"
+            )
+    return np.concatenate(timed)
 
 
 def _as_layer(layer: ArrayLike) -> NDArray[np.int16]:

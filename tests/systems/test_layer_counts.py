@@ -1,4 +1,4 @@
-"""Layer profiles to flow targets and back, points onto layers, calibration: each against what it must conserve."""
+"""Layer profiles to flow targets and back, points onto layers: each against what it must conserve."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from toys import LAYERS, toy_showers
 
 from calogen import Incident
 from calogen.systems.layer_counts import (
-    Calibration,
     FittedTargets,
     LayerProfile,
     Limits,
     LinearTargets,
     assign_layers,
-    radial_energy,
     rescale,
     whole,
 )
@@ -132,25 +130,6 @@ def test_limits_name_what_no_shower_looks_like() -> None:
     assert broken(energy=np.full(LAYERS, np.nan))
 
 
-def test_calibration_finds_known_factors() -> None:
-    rng = np.random.default_rng(4)
-    incident = Incident.gun(2000, energy=(1.0, 55.0), spectrum="log", angles="barrel", seed=4)
-    energy = incident.energy
-    truth = rng.uniform(0.5, 1.5, (2000, LAYERS)) * energy[:, None] * np.linspace(1, 3, LAYERS)
-    layer_fault = np.linspace(0.8, 1.2, LAYERS)
-    drift = np.exp(0.1 * (np.log(energy) - 2) / 2 + 0.2 * incident.direction[:, 2])
-    calibration = Calibration(LAYERS)
-    calibration.set_scale(incident)
-    for _ in range(4):
-        generated = truth * layer_fault * drift[:, None] * calibration.factor("energy", incident)
-        left = calibration.improve("energy", incident, generated, truth)
-    assert left < 0.01
-    np.testing.assert_allclose(
-        calibration.factor("energy", incident) * layer_fault * drift[:, None], np.ones((2000, LAYERS)), atol=0.02
-    )
-    np.testing.assert_array_equal(calibration.factor("occupancy", incident), np.ones((2000, LAYERS)))
-
-
 def test_across_the_axis_and_back() -> None:
     rng = np.random.default_rng(6)
     incident = Incident.gun(40, angles="barrel", seed=6)
@@ -166,17 +145,3 @@ def test_across_the_axis_and_back() -> None:
     np.testing.assert_allclose(np.hypot(a, b), 1.0, atol=1e-6)
     upright = Incident.gun(1)
     np.testing.assert_array_equal(across(x[:3], y[:3], upright.direction, np.array([3])), (x[:3], y[:3]))
-
-
-def test_radial_factor_finds_a_known_fault() -> None:
-    rng = np.random.default_rng(8)
-    r, energy = rng.exponential(20.0, 200_000), rng.exponential(size=200_000)
-    fault = np.where(r < 5.0, 0.7, 1.1)
-    calibration, truth = Calibration(LAYERS), radial_energy(r, energy)
-    for _ in range(4):
-        generated = energy * fault * calibration.radial(r)
-        calibration.improve_radial(radial_energy(r, generated), truth)
-    shares = radial_energy(r, energy * fault * calibration.radial(r)) / generated.sum()
-    assert truth.sum() == pytest.approx(energy.sum())
-    np.testing.assert_allclose(shares, truth / truth.sum(), atol=0.01)
-    assert calibration.radial(np.array([1.0]))[0] > calibration.radial(np.array([50.0]))[0]

@@ -27,11 +27,11 @@ from calogen.methods.coupling_flow import CouplingFlow
 from calogen.methods.edm import EDM
 from calogen.networks.pointwise import PointwiseNet
 from calogen.progress import progress_bar
+from calogen.systems.calibration import Calibration
 from calogen.systems.caloclouds_stages import CalibrateStage, FlowStage, StudentStage, TeacherStage
 from calogen.systems.domain import Domain
 from calogen.systems.layer_counts import (
     LEAST_ENERGY_GEV,
-    Calibration,
     FittedTargets,
     LayerProfile,
     Limits,
@@ -283,7 +283,7 @@ class CaloClouds(System):
             noise=torch.from_numpy(noise).to(self.device),
             **options,
         )
-        return self._assemble(self.points.decode(latent), profile, counts, incident)
+        return self._assemble(self.calibration.points(self.points.decode(latent)), profile, counts, incident)
 
     def _draw_profile(self, incident: Incident, condition: Tensor, streams: list[np.random.Generator]) -> LayerProfile:
         """Layer profiles, drawn again (and counted) while they look like no shower of the training set."""
@@ -321,7 +321,6 @@ class CaloClouds(System):
         x, y, depth, energy = (value.cpu().numpy() for value in points)
         order, layer = assign_layers(depth, counts)
         target = profile.energy * self.calibration.factor("energy", incident)
-        energy = energy * self.calibration.radial(np.hypot(x, y))
         energy = rescale(energy[order], counts, target)
         per_shower = counts.sum(1)
         offsets = np.concatenate([[0], np.cumsum(per_shower)])

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from calogen.data.merging import merge
 from calogen.data.showers import Showers
-from calogen.systems.layer_counts import LayerProfile, per_layer_after_projection, radial_energy
+from calogen.systems.calibration import RadialPoints, per_layer_after_projection
+from calogen.systems.layer_counts import LayerProfile
 from calogen.systems.points import Points, across
 from calogen.train import Batch, LearnedStage, Plan, SolvedStage
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 TRAINING_POINTS = 256
 """Points drawn of each shower for a training step: points are independent, so more showers teach more."""
 CALIBRATION_SHOWERS = 3000
-CALIBRATION_ROUNDS = 4
+CALIBRATION_ROUNDS = 6
 CALIBRATED = 0.05
 """A factor that still moves by more than this in the last round is reported."""
 
@@ -198,11 +199,6 @@ class CalibrateStage(SolvedStage):
         self.model = system.calibration
         self.plan = plan
 
-    def _radial(self, showers: Showers) -> NDArray[np.float64]:
-        s = showers.upright()
-        x, y = across(s.x, s.y, s.incident.direction, s.counts) if self.system.config.across else (s.x, s.y)
-        return radial_energy(np.hypot(x, y), s.energy)
-
     def solve(self, train: Showers, validation: Showers | None) -> None:
         """Sample for training particles, project, compare, correct; a few rounds.
 
@@ -220,10 +216,11 @@ class CalibrateStage(SolvedStage):
         truth = train[np.sort(chosen)]
         calibration.set_scale(train.incident)
         true_hits, true_energy = per_layer_after_projection(truth)
-        true_radial = self._radial(truth)
+        across_axis = self.system.config.across
+        true_points = _about_axis(View(self.system.config.merge_mm, across_axis)(truth))
         for _ in range(CALIBRATION_ROUNDS):
             generated = self.system.sample(truth.incident, seed=self.plan.seed)
-            calibration.improve_radial(self._radial(generated), true_radial)
+            calibration.points.improve(_about_axis(View(0.0, across_axis)(generated)), true_points)
             hits, energy = per_layer_after_projection(generated)
             left = (
                 calibration.improve("occupancy", truth.incident, hits, true_hits),
@@ -235,3 +232,7 @@ class CalibrateStage(SolvedStage):
                 "rounds: train the flow and the point model longer",
                 stacklevel=2,
             )
+
+
+def _about_axis(viewed: Showers) -> RadialPoints:
+    return RadialPoints(np.hypot(viewed.x, viewed.y), viewed.energy)

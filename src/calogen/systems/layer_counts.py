@@ -1,8 +1,7 @@
-"""Points and energy per layer: as targets of a flow, back to whole points, onto generated points, and calibrated."""
+"""Points and energy per layer: as targets of a flow, back to whole points, and onto generated points."""
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calogen.data.incident import Incident
-from calogen.data.projection import project
 from calogen.data.showers import Showers
 from calogen.gaussianize import ConditionalStandardize, GaussianQuantiles, Whitening
 
@@ -289,137 +286,3 @@ def rescale(energy: NDArray[Any], counts: NDArray[np.int64], target: NDArray[Any
     starts = np.concatenate([[0], np.cumsum(flat[held])[:-1]])
     sums = np.add.reduceat(energy.astype(np.float64), starts)
     return energy * np.repeat(wanted[held] / np.maximum(sums, LEAST_ENERGY_GEV), flat[held])
-
-
-RADII_MM = np.geomspace(0.5, 300.0, 18)
-"""Radii about which the energy is compared: from the core of a shower to its last points."""
-LOG_RADII = np.log(RADII_MM)
-
-
-def radial_energy(r_mm: NDArray[Any], energy: NDArray[Any]) -> NDArray[np.float64]:
-    """Energy of points at radii `[P]` mm about each of `RADII_MM`, to the nearest in the logarithm."""
-    middle = (LOG_RADII[1:] + LOG_RADII[:-1]) / 2
-    bins = np.searchsorted(middle, np.log(np.maximum(r_mm, RADII_MM[0])))
-    return np.bincount(bins, weights=energy.astype(np.float64), minlength=len(RADII_MM)).astype(np.float64)
-
-
-class Calibration(nn.Module):
-    """Factors on counts and layer energies, fitted so that hits and visible energy after projection match Geant4.
-
-    factor_l(E, p_z) = layer_l · exp(second-order polynomial in ln E and p_z), one for counts (CaloClouds' occupancy
-    factor, a constant there) and one for energies.
-    """
-
-    centre: Tensor
-    width: Tensor
-    log_radial: Tensor
-
-    def __init__(self, layers: int) -> None:
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(2, dtype=torch.float64))
-        self.register_buffer("width", torch.ones(2, dtype=torch.float64))
-        for kind in ("occupancy", "energy"):
-            self.register_buffer(f"{kind}_layer", torch.ones(layers, dtype=torch.float64))
-            self.register_buffer(f"{kind}_poly", torch.zeros(CALIBRATION_TERMS, dtype=torch.float64))
-        self.register_buffer("log_radial", torch.zeros(len(RADII_MM), dtype=torch.float64))
-
-    def set_scale(self, incident: Incident) -> None:
-        """Fix the scales of ln E and p_z from training particles and forget earlier factors."""
-        values = _log_energy_and_cosine(incident)
-        low, high = values.min(0), values.max(0)
-        self.centre.copy_(torch.from_numpy((low + high) / 2))
-        self.width.copy_(torch.from_numpy(np.maximum((high - low) / 2, LEAST_WIDTH)))
-        for kind in ("occupancy", "energy"):
-            self._layer(kind).fill_(1.0)
-            self._poly(kind).zero_()
-        self.log_radial.zero_()
-
-    def radial(self, r_mm: NDArray[Any]) -> NDArray[np.float64]:
-        """Factor on the energy of points `[P]` at radius r about the axis, before layers get their energy."""
-        return np.exp(np.interp(np.log(np.maximum(r_mm, RADII_MM[0])), LOG_RADII, self.log_radial.cpu().numpy()))
-
-    def improve_radial(self, generated: NDArray[Any], truth: NDArray[Any]) -> None:
-        """One step of the fit of `radial`: the share of the energy about each radius, sums of `radial_energy`."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = truth / truth.sum() / (generated / generated.sum())
-        step = np.clip(np.log(np.where(np.isfinite(ratio) & (ratio > 0), ratio, 1.0)), -LARGEST_STEP, LARGEST_STEP)
-        self.log_radial.add_(torch.from_numpy(step))
-
-    def _layer(self, kind: str) -> Tensor:
-        return getattr(self, f"{kind}_layer")
-
-    def _poly(self, kind: str) -> Tensor:
-        return getattr(self, f"{kind}_poly")
-
-    def _powers(self, incident: Incident) -> NDArray[np.float64]:
-        """1, t, t², u, u², t u of scaled ln E and p_z, `[N, CALIBRATION_TERMS]`."""
-        scaled = (_log_energy_and_cosine(incident) - self.centre.cpu().numpy()) / self.width.cpu().numpy()
-        t, u = np.clip(scaled, -1.0, 1.0).T
-        return np.stack([np.ones_like(t), t, t**2, u, u**2, t * u], axis=1)
-
-    def factor(self, kind: str, incident: Incident) -> NDArray[np.float64]:
-        """Factors [N, L] of `kind` (occupancy or energy) for incident particles."""
-        poly = np.exp(self._powers(incident) @ self._poly(kind).cpu().numpy())
-        return poly[:, None] * self._layer(kind).cpu().numpy()
-
-    def improve(self, kind: str, incident: Incident, generated: NDArray[Any], truth: NDArray[Any]) -> float:
-        """One step of the fit: per-layer sums [N, L] of generated and true showers of the same particles [N].
-
-        Returns the largest relative correction made, in any layer that holds more than `RELEVANT` of the total.
-        """
-        powers = self._powers(incident)
-        poly = _fit_log_ratio(powers, generated.sum(1), truth.sum(1))
-        poly *= min(1.0, LARGEST_STEP / max(float(np.abs(powers @ poly).max()), LARGEST_STEP))
-        self._poly(kind).add_(torch.from_numpy(poly))
-        scaled = (generated * np.exp(powers @ poly)[:, None]).sum(0)
-        share = truth.sum(0) / truth.sum()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            layer = np.where((share > FAINT) & (scaled > 0), truth.sum(0) / scaled, 1.0)
-        layer = np.clip(layer, math.exp(-LARGEST_STEP), math.exp(LARGEST_STEP))
-        self._layer(kind).mul_(torch.from_numpy(layer))
-        relevant = share > RELEVANT
-        return float(max(np.abs(layer[relevant] - 1).max(), np.abs(powers @ poly).max()))
-
-
-def _log_energy_and_cosine(incident: Incident) -> NDArray[np.float64]:
-    return np.stack([np.log(incident.energy), incident.direction[:, 2]], axis=1).astype(np.float64)
-
-
-def _fit_log_ratio(powers: NDArray[Any], generated: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
-    """Coefficients of `powers` [N, terms] that fit ln(truth / generated) of showers alike in energy and angle.
-
-    Sums, not showers one by one, are compared: the mean of a ratio is not the ratio of the means.
-    """
-    slices = max(1, min(ENERGY_SLICES, len(powers) // (SHOWERS_A_BIN * ANGLE_SLICES)))
-    parts = [
-        part
-        for by_energy in np.array_split(np.argsort(powers[:, 1], kind="stable"), slices)
-        for part in np.array_split(by_energy[np.argsort(powers[by_energy, 3], kind="stable")], ANGLE_SLICES)
-        if truth[part].sum() > 0 and generated[part].sum() > 0
-    ]
-    log_ratio = np.array([np.log(truth[part].sum() / generated[part].sum()) for part in parts])
-    means = np.stack([powers[part].mean(0) for part in parts])
-    weight = np.sqrt([len(part) for part in parts])
-    # A pull to zero decides what the sample cannot (all directions alike: p_z has no say).
-    pull = CALIBRATION_PULL * np.eye(powers.shape[1])
-    normal = (means * weight[:, None] ** 2).T @ means + pull * weight.sum()
-    return np.linalg.solve(normal, (means * weight[:, None] ** 2).T @ log_ratio)
-
-
-LEAST_WIDTH = 1e-3
-CALIBRATION_TERMS = 6
-CALIBRATION_PULL = 1e-4
-ENERGY_SLICES, ANGLE_SLICES = 10, 4
-SHOWERS_A_BIN = 20
-LARGEST_STEP = 0.4
-"""In ln(factor), a round of the fit: an untrained model must not ask for a thousand times its points."""
-RELEVANT = 0.02
-"""A layer counts for convergence if it holds more than this share of the total."""
-FAINT = 1e-4
-"""Layers below this share keep a factor of one: too few hits to fit it."""
-
-
-def per_layer_after_projection(showers: Showers) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Hits and energy [N, L] that the readout sees."""
-    hits = project(showers).showers
-    return hits.counts_per_layer, hits.energy_per_layer

@@ -69,7 +69,7 @@ def test_centres_and_widths_are_those_of_the_challenge(showers, reference, ours)
 def test_energies_and_sparsity_are_those_of_the_challenge(showers, reference):
     f = high_level(showers)
     np.testing.assert_allclose(f.layer_energy * 1e3, reference["E_layers"], rtol=1e-6)
-    np.testing.assert_allclose(f.total_energy * 1e3, reference["E_tot"], rtol=1e-6)
+    np.testing.assert_allclose(f.visible_energy * 1e3, reference["E_tot"], rtol=1e-6)
     np.testing.assert_array_equal(f.sparsity, reference["sparsity"])
 
 
@@ -126,7 +126,7 @@ def test_cells_below_threshold_do_not_count():
     low = np.where(voxels.energy < np.float32(CALOCHALLENGE_2.threshold_gev[0]), 0, voxels.energy)
     assert (low != voxels.energy).any()
     cut = Voxels(low, voxels.incident, voxels.detector)
-    np.testing.assert_array_equal(high_level(voxels).hits, high_level(cut).hits)
+    np.testing.assert_array_equal(high_level(voxels).layer_hits, high_level(cut).layer_hits)
     np.testing.assert_array_equal(high_level(voxels).layer_energy, high_level(cut).layer_energy)
     np.testing.assert_array_equal(low_level_features(voxels).values, low_level_features(cut).values)
 
@@ -134,13 +134,13 @@ def test_cells_below_threshold_do_not_count():
 def test_a_detector_without_threshold_counts_every_cell_with_energy():
     layers = tuple(dataclasses.replace(layer, threshold_gev=0.0) for layer in MIXED.layers)
     voxels = random_voxels(Detector("bare", layers))
-    assert high_level(voxels).hits.sum() == np.count_nonzero(voxels.energy)
+    assert high_level(voxels).layer_hits.sum() == np.count_nonzero(voxels.energy)
 
 
 def test_an_empty_shower_is_all_zero_and_fully_sparse():
     nothing = Voxels(np.zeros((2, 6480)), Incident.gun(2, pdg=11), CALOCHALLENGE_2)
     f = high_level(nothing)
-    assert f.total_energy.sum() == f.width_r.sum() == f.centre_x.sum() == 0
+    assert f.visible_energy.sum() == f.width_r.sum() == f.centre_x.sum() == 0
     assert (f.sparsity == 1).all()
     assert np.isfinite(classifier_features(f).values).all()
     assert np.isfinite(low_level_normalised(nothing).values).all()
@@ -153,7 +153,7 @@ def test_batches_do_not_matter_and_energies_scale(cuts, scale):
     edges = sorted({0, 40, *cuts})
     whole = high_level(voxels)
     parts = observe_features(voxels[a:b] for a, b in pairwise(edges))
-    np.testing.assert_array_equal(whole.hits, parts.hits)
+    np.testing.assert_array_equal(whole.layer_hits, parts.layer_hits)
     for name in ("layer_energy", "centre_r"):
         np.testing.assert_allclose(getattr(whole, name), getattr(parts, name), rtol=1e-12, atol=1e-12)
     bare = Detector("bare", tuple(dataclasses.replace(layer, threshold_gev=0.0) for layer in MIXED.layers[:2]))
@@ -175,5 +175,5 @@ def test_rows_can_be_chosen():
     chosen = f[[4, 1]]
     assert isinstance(chosen, HighLevel)
     assert len(chosen) == 2
-    np.testing.assert_array_equal(chosen.hits, f.hits[[4, 1]])
+    np.testing.assert_array_equal(chosen.layer_hits, f.layer_hits[[4, 1]])
     np.testing.assert_array_equal(chosen.incident.energy, f.incident.energy[[4, 1]])

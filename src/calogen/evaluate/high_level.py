@@ -37,8 +37,8 @@ _MOMENTS = 7  # of a layer: sums of E, xE, yE, rE, x^2 E, y^2 E, r^2 E
 class HighLevel:
     """Features of N showers, cells below the readout threshold left out.
 
-    `layer_energy [N, layers]` GeV; `hits [N, layers]` cells above threshold; `centre_*`, `width_*` `[N, layers]` mm,
-    energy-weighted mean and standard deviation in x (the challenge's eta), y (phi) and the radius: 0 in a layer
+    `layer_energy [N, layers]` GeV; `layer_hits [N, layers]` cells above threshold; `centre_*`, `width_*` `[N, layers]`
+    mm, energy-weighted mean and standard deviation in x (the challenge's eta), y (phi) and the radius: 0 in a layer
     without energy, and in x and y also where rings are not cut in sectors (see `angular_layers`).
     About 2.7 kB a shower with 45 layers.
     """
@@ -46,7 +46,7 @@ class HighLevel:
     incident: Incident
     detector: Detector
     layer_energy: NDArray[np.float64]
-    hits: NDArray[np.int32]
+    layer_hits: NDArray[np.int32]
     centre_x: NDArray[np.float64]
     centre_y: NDArray[np.float64]
     centre_r: NDArray[np.float64]
@@ -77,22 +77,42 @@ class HighLevel:
         return cls(Incident.concatenate([p.incident for p in parts]), detector, *rows)
 
     @property
-    def total_energy(self) -> NDArray[np.float64]:
+    def incident_energy(self) -> NDArray[np.float32]:
+        """Energy of each incident particle, `[N]` GeV."""
+        return np.asarray(self.incident.energy)
+
+    @property
+    def direction(self) -> NDArray[np.float32]:
+        """Direction of each incident particle, `[N, 3]`."""
+        return np.asarray(self.incident.direction)
+
+    @property
+    def pdg(self) -> NDArray[np.int32]:
+        """PDG code of each incident particle, `[N]`."""
+        return np.asarray(self.incident.pdg)
+
+    @property
+    def hits(self) -> NDArray[np.int64]:
+        """Cells above threshold in all layers, `[N]`."""
+        return np.asarray(self.layer_hits.sum(axis=1))
+
+    @property
+    def visible_energy(self) -> NDArray[np.float64]:
         """Energy of all layers, `[N]` GeV."""
         return np.asarray(self.layer_energy.sum(axis=1))
 
     @property
     def energy_ratio(self) -> NDArray[np.float64]:
         """Energy of all layers over the incident energy, `[N]`."""
-        return self.total_energy / self.incident.energy.astype(np.float64)
+        return self.visible_energy / self.incident_energy.astype(np.float64)
 
     @property
     def sparsity(self) -> NDArray[np.float64]:
         """Share of each layer's cells that are not hit, `[N, layers]`."""
-        return 1.0 - self.hits / self.detector.cells_per_layer
+        return 1.0 - self.layer_hits / self.detector.cells_per_layer
 
 
-_ROWS = ("layer_energy", "hits", "centre_x", "centre_y", "centre_r", "width_x", "width_y", "width_r")
+_ROWS = ("layer_energy", "layer_hits", "centre_x", "centre_y", "centre_r", "width_x", "width_y", "width_r")
 
 
 def angular_layers(detector: Detector) -> NDArray[np.int64]:
@@ -157,11 +177,12 @@ def high_level(voxels: Voxels) -> HighLevel:
     (2.325, 0.0, 1)
     """
     n, detector = len(voxels), voxels.detector
-    moments = np.zeros((n, detector.n_layers, _MOMENTS))
+    moments = np.zeros((_MOMENTS, n, detector.n_layers))
     hits = np.zeros((n, detector.n_layers), dtype=np.int32)
     for run in _runs(detector):
-        _sum_run(voxels.energy[:, run.columns], run, moments[:, run.layers], hits[:, run.layers])
-    return HighLevel(voxels.incident, detector, moments[..., 0].copy(), hits, *_centres_and_widths(moments))
+        _sum_run(voxels.energy[:, run.columns], run, moments[:, :, run.layers], hits[:, run.layers])
+    _to_centres_and_widths(moments)
+    return HighLevel(voxels.incident, detector, moments[0], hits, *moments[1:])
 
 
 def observe_features(batches: Iterable[Voxels]) -> HighLevel:
@@ -174,7 +195,7 @@ def observe_features(batches: Iterable[Voxels]) -> HighLevel:
 
 
 def _sum_run(energy: NDArray[np.float32], run: _Run, moments: NDArray[np.float64], hits: NDArray[np.int32]) -> None:
-    """Add up one run of layers, `energy [N, cells of the run]`, a piece of the showers at a time."""
+    """Add up one run of layers, `energy [N, cells of the run]`, into `moments [moments, N, layers]`, piece by piece."""
     n, width = energy.shape
     cells = width // run.n_layers
     step = max(1, PIECE_CELLS // width)
@@ -191,14 +212,20 @@ def _sum_run(energy: NDArray[np.float32], run: _Run, moments: NDArray[np.float64
         hits[start:stop] = (mask.reshape(-1, cells) @ ones).reshape(used, run.n_layers)
         np.multiply(here, mask, out=mask)
         np.copyto(doubles, mask)
-        moments[start:stop] = (doubles.reshape(-1, cells) @ run.weights).reshape(used, run.n_layers, _MOMENTS)
+        sums = doubles.reshape(-1, cells) @ run.weights
+        moments[:, start:stop] = sums.T.reshape(_MOMENTS, used, run.n_layers)
 
 
-def _centres_and_widths(moments: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    total = moments[..., :1] + NO_ENERGY_GEV
-    centres = moments[..., 1:4] / total
-    widths = np.sqrt(np.maximum(moments[..., 4:7] / total - centres**2, 0.0))
-    return [a[..., i].copy() for a in (centres, widths) for i in range(3)]
+def _to_centres_and_widths(moments: NDArray[np.float64]) -> None:
+    """Turn the sums `[moments, N, layers]` into means and standard deviations, in place."""
+    energy, first, second = moments[0], moments[1:4], moments[4:7]
+    total = energy + NO_ENERGY_GEV
+    for centre, width in zip(first, second, strict=True):
+        centre /= total
+        width /= total
+        width -= centre * centre
+        np.maximum(width, 0.0, out=width)
+        np.sqrt(width, out=width)
 
 
 # ---- inputs of the classifiers ----
@@ -225,7 +252,7 @@ def classifier_features(sample: HighLevel | Voxels) -> Inputs:
     blocks: list[tuple[str, NDArray[np.int64], NDArray[np.float64]]] = [
         ("log10_layer_energy", every, _log10_mev(f.layer_energy)),
         *((name, angular, getattr(f, name) / MM_PER_INPUT) for name in ("centre_x", "centre_y", "width_x", "width_y")),
-        ("log10_total_energy", every[:1], _log10_mev(f.total_energy)[:, None]),
+        ("log10_total_energy", every[:1], _log10_mev(f.visible_energy)[:, None]),
         ("sparsity", every, f.sparsity),
         *((name, every, getattr(f, name) / MM_PER_INPUT) for name in ("centre_r", "width_r")),
     ]

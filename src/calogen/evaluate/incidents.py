@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,32 @@ MATCH_WIDTH = 0.02
 
 Sample = Showers | Iterable[Showers]
 """Showers in memory, or batches of them as a reader yields them."""
+
+
+class Particles(Protocol):
+    """What the checks of this file need to know of N showers: points or voxels, already observed."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def incident_energy(self) -> NDArray[Any]:
+        """`[N]` GeV."""
+
+    @property
+    def direction(self) -> NDArray[Any]:
+        """`[N, 3]`."""
+
+    @property
+    def pdg(self) -> NDArray[Any]:
+        """`[N]`."""
+
+    @property
+    def visible_energy(self) -> NDArray[Any]:
+        """`[N]` GeV."""
+
+    @property
+    def hits(self) -> NDArray[Any]:
+        """Cells above threshold, `[N]`."""
 
 
 def batches_of(sample: Sample, what: str) -> tuple[Detector, Iterator[Showers]]:
@@ -64,7 +90,7 @@ def check_same_detector(generated: Detector, truth: Detector) -> None:
         )
 
 
-def check_sizes(gen: Observed, true: Observed, floor: Observed | None = None) -> None:
+def check_sizes(gen: Particles, true: Particles, floor: Particles | None = None) -> None:
     """Refuse samples that cannot be scored: too few showers, no hits, other particles.
 
     Raises:
@@ -84,13 +110,13 @@ def check_sizes(gen: Observed, true: Observed, floor: Observed | None = None) ->
         )
 
 
-def cautions(gen: Observed, true: Observed) -> list[str]:
+def cautions(gen: Particles, true: Particles) -> list[str]:
     """What a reader of the scores must know of the samples: other spectra, few showers, the same showers twice."""
     return [*_spectrum_warnings(gen, true), *_size_warnings(gen, true), *_identity_warnings(gen, true)]
 
 
-def _spectrum_warnings(gen: Observed, true: Observed) -> list[str]:
-    def spectra(s: Observed) -> dict[str, NDArray[Any]]:
+def _spectrum_warnings(gen: Particles, true: Particles) -> list[str]:
+    def spectra(s: Particles) -> dict[str, NDArray[Any]]:
         return {
             "incident energy": s.incident_energy,
             "direction x": s.direction[:, 0],
@@ -111,7 +137,7 @@ def _spectrum_warnings(gen: Observed, true: Observed) -> list[str]:
     return warnings
 
 
-def _size_warnings(gen: Observed, true: Observed) -> list[str]:
+def _size_warnings(gen: Particles, true: Particles) -> list[str]:
     small = {what: len(s) for what, s in (("generated", gen), ("truth", true)) if len(s) < RELIABLE_SHOWERS}
     if not small:
         return []
@@ -119,8 +145,8 @@ def _size_warnings(gen: Observed, true: Observed) -> list[str]:
     return [f"only {counts} showers: below {RELIABLE_SHOWERS} the errors, and so the significances, are unreliable"]
 
 
-def _identity_warnings(gen: Observed, true: Observed) -> list[str]:
-    def fingerprints(s: Observed) -> NDArray[np.float64]:
+def _identity_warnings(gen: Particles, true: Particles) -> list[str]:
+    def fingerprints(s: Particles) -> NDArray[np.float64]:
         return np.asarray(s.visible_energy[s.hits > 0], dtype=np.float64)
 
     shared = int(np.isin(fingerprints(gen), fingerprints(true)).sum())
@@ -137,7 +163,7 @@ def shuffled(s: Observed, seed: int) -> Observed:
     return s[np.random.default_rng([seed, 3]).permutation(len(s))]
 
 
-def aligned_order(gen: Observed, true: Observed, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
+def aligned_order(gen: Particles, true: Particles, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     """Orders of both samples: of incident energy where the particles are the same (then True), otherwise random."""
     if len(gen) == len(true):
         a, b = (np.lexsort((*s.direction.T, s.incident_energy)) for s in (gen, true))

@@ -1,0 +1,176 @@
+"""The spectrum of voxel energies of a stream, binned after the fact: the bins depend on the largest voxel of the truth.
+
+Energies are kept as they are up to a limit. Beyond it they are counted by the leading bits of their float32 (sign-free
+floats sort like integers), so finely that any later bin edge is right to 8e-6 of its energy. Beside these totals each
+shower has a coarse row of counts, so that showers can be dealt into blocks for errors and floors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calogen.data.voxels import Voxels
+from calogen.detector.catalog import DS23_THRESHOLD_GEV
+from calogen.detector.geometry import Detector
+from calogen.evaluate.high_level import least_energy
+
+FINE_PER_OCTAVE = 1 << 16
+"""Counters between an energy and its double, for the totals."""
+COARSE_PER_OCTAVE = 16
+"""Counters between an energy and its double, in the row of each shower: 1 kB a shower."""
+TOP_OCTAVE = 17
+"""Voxels of 2^17 GeV = 131 TeV and more are no shower of the field."""
+KEPT_VALUES = 1 << 24
+"""Energies kept as they are: 64 MB."""
+PIECE_SHOWERS = 16
+
+_MANTISSA_BITS, _EXPONENT_BIAS = 23, 127  # of float32
+
+
+class VoxelSpectrum:
+    """Counts of the voxels above threshold of a growing sample; `add` batches, then ask for `counts` in any bins.
+
+    `lowest_gev` is where bins begin: the lowest threshold of the detector (that of data sets 2 and 3 for a detector
+    without one). `highest_gev` is the largest voxel so far, `below` counts the voxels under `lowest_gev`.
+    """
+
+    def __init__(self, detector: Detector, *, kept_values: int = KEPT_VALUES) -> None:
+        thresholds = detector.threshold_gev[detector.threshold_gev > 0]
+        self.lowest_gev = float(least_energy(thresholds.min() if thresholds.size else DS23_THRESHOLD_GEV))
+        self.highest_gev = 0.0
+        self.below = 0
+        self._least = _least_per_cell(detector)
+        self._bottom_octave = int(np.frexp(self.lowest_gev)[1]) - 1
+        self._octaves = TOP_OCTAVE - self._bottom_octave
+        self._kept_values = kept_values
+        self._values: list[NDArray[np.float32]] = []
+        self._n_values = 0
+        self._fine: NDArray[np.int64] | None = None
+        self._rows: list[NDArray[Any]] = []
+
+    def add(self, voxels: Voxels) -> None:
+        """Count one batch.
+
+        Raises:
+            ValueError: a voxel that no shower can have.
+        """
+        width = self._octaves * COARSE_PER_OCTAVE
+        rows = np.zeros((len(voxels), width), dtype=np.uint16 if voxels.detector.n_cells < 1 << 16 else np.uint32)
+        for start in range(0, len(voxels), PIECE_SHOWERS):
+            energy = voxels.energy[start : start + PIECE_SHOWERS]
+            here = np.flatnonzero(energy >= self._least)
+            values = energy.reshape(-1)[here]
+            if values.size == 0:
+                continue
+            highest, lowest = float(values.max()), float(values.min())
+            if highest >= 2.0**TOP_OCTAVE:
+                raise ValueError(f"a voxel of {highest:g} GeV is above {2.0**TOP_OCTAVE:g} GeV: check its energy unit")
+            self.highest_gev = max(self.highest_gev, highest)
+            ends = np.searchsorted(here, np.arange(1, len(energy) + 1) * energy.shape[1])
+            shower = np.repeat(np.arange(len(energy)), np.diff(ends, prepend=0))
+            if lowest < self.lowest_gev:
+                inside = values >= np.float32(self.lowest_gev)
+                self.below += int(np.count_nonzero(~inside))
+                values, shower = values[inside], shower[inside]
+            key = shower * width + self._key(values, COARSE_PER_OCTAVE)
+            counted = np.bincount(key, minlength=len(energy) * width)
+            rows[start : start + len(energy)] = counted.reshape(len(energy), width)
+            self._values.append(values)
+            self._n_values += values.size
+            if self._n_values > self._kept_values:
+                self._fold()
+        self._rows.append(rows)
+
+    def counts(self, edges_gev: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Voxels in each bin of ascending edges `[bins + 1]`, the last bin with its upper edge; others are left out."""
+        values = np.sort(np.concatenate([np.zeros(0, np.float32), *self._values]))
+        below = np.searchsorted(values, edges_gev, side="left").astype(np.float64)
+        below[-1] = np.searchsorted(values, edges_gev[-1], side="right")
+        if self._fine is not None:
+            cumulative = np.concatenate([[0], np.cumsum(self._fine)])
+            place = np.rint(self._place(edges_gev, FINE_PER_OCTAVE)).astype(np.int64)
+            place[-1] += edges_gev[-1] >= self.highest_gev
+            below += cumulative[np.clip(place, 0, self._fine.size)]
+        return np.diff(below)
+
+    def block_counts(
+        self, edges_gev: NDArray[np.float64], block: NDArray[np.int64], n_blocks: int
+    ) -> NDArray[np.float64]:
+        """Voxels of each block of showers, `[blocks, bins]`; `block [N]` says where each shower belongs.
+
+        A coarse counter that an edge cuts is shared between its sides. For errors and floors: totals come from
+        `counts`.
+        """
+        order = np.argsort(block, kind="stable")
+        ends = np.searchsorted(block[order], np.arange(n_blocks + 1))
+        rows = self.rows
+        summed = [rows[order[a:b]].sum(axis=0, dtype=np.int64) for a, b in pairwise(ends)]
+        cumulative = np.pad(np.cumsum(summed, axis=1), ((0, 0), (1, 1)), mode="constant", constant_values=0)
+        cumulative[:, -1] = cumulative[:, -2]
+        place = np.clip(self._place(edges_gev, COARSE_PER_OCTAVE), 0, rows.shape[1])
+        if edges_gev[0] <= self.lowest_gev:
+            place[0] = 0
+        if edges_gev[-1] >= self.highest_gev:
+            place[-1] = rows.shape[1]
+        counter = place.astype(np.int64)
+        share = place - counter
+        below = cumulative[:, counter] * (1 - share) + cumulative[:, counter + 1] * share
+        return np.diff(below, axis=1)
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """The coarse counts of every shower, `[N, counters]`."""
+        if len(self._rows) > 1:
+            self._rows = [np.concatenate(self._rows)]
+        return self._rows[0] if self._rows else np.zeros((0, self._octaves * COARSE_PER_OCTAVE), np.uint16)
+
+    def _key(self, values: NDArray[np.float32], per_octave: int) -> NDArray[np.int64]:
+        """Counter of each energy: its exponent and the leading bits of its mantissa."""
+        shift = _MANTISSA_BITS - per_octave.bit_length() + 1
+        first = (self._bottom_octave + _EXPONENT_BIAS) * per_octave
+        return (values.view(np.int32) >> shift).astype(np.int64) - first
+
+    def _place(self, edges_gev: NDArray[np.float64], per_octave: int) -> NDArray[np.float64]:
+        """Counter in which each edge lies, and how far in it."""
+        mantissa, exponent = np.frexp(edges_gev)
+        return np.asarray((exponent - 1 - self._bottom_octave + 2 * mantissa - 1) * per_octave)
+
+    def _fold(self) -> None:
+        """Move the kept energies into the fine counters."""
+        if self._fine is None:
+            self._fine = np.zeros(self._octaves * FINE_PER_OCTAVE, dtype=np.int64)
+        keys = self._key(np.concatenate(self._values), FINE_PER_OCTAVE)
+        first = int(keys.min())
+        counted = np.bincount(keys - first)
+        self._fine[first : first + counted.size] += counted
+        self._values, self._n_values = [], 0
+
+
+def voxel_spectrum(batches: Sequence[Voxels]) -> VoxelSpectrum:
+    """The spectrum of some batches in memory.
+
+    >>> from calogen.data.incident import Incident
+    >>> from calogen.detector.catalog import CALOCHALLENGE_2
+    >>> energy = np.zeros((1, 6480), dtype=np.float32)
+    >>> energy[0, :3] = 0.001, 0.5, 2.0
+    >>> spectrum = voxel_spectrum([Voxels(energy, Incident.gun(1, pdg=11), CALOCHALLENGE_2)])
+    >>> spectrum.counts(np.array([0.01, 1.0, 2.0])).tolist()
+    [1.0, 1.0]
+    """
+    spectrum = VoxelSpectrum(batches[0].detector)
+    for batch in batches:
+        spectrum.add(batch)
+    return spectrum
+
+
+def _least_per_cell(detector: Detector) -> NDArray[np.float32] | np.float32:
+    """The least energy of a hit, one number where all layers have the same."""
+    least = [least_energy(float(t)) for t in detector.threshold_gev]
+    if len(set(least)) == 1:
+        return least[0]
+    return np.repeat(np.array(least, dtype=np.float32), detector.cells_per_layer)

@@ -1,0 +1,233 @@
+"""What nearest neighbours say of two samples: precision, recall, density and coverage (PRDC).
+
+Kynkäänniemi et al., arXiv:1904.06991 (precision, recall); Naeem et al., arXiv:2002.09797 (density, coverage, and the
+package prdc, whose definitions these are). Distances are computed a tile at a time, in the precision of the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calogen.evaluate.features import checked, row_blocks
+from calogen.evaluate.metrics import Score, Sense
+
+NEIGHBOURS = 5
+"""k of the CaloChallenge."""
+BLOCK = 1024
+"""Showers along each side of a tile of distances."""
+EMPTY_VOXEL_MEV = 0.1
+"""Energy the CaloChallenge gives to empty voxels before it takes the logarithm, above its threshold of 0.015 MeV."""
+MEV = 1e3
+"""MeV in a GeV."""
+REPEATS = 20
+"""Random halves behind the scores: standard deviations to 16 %."""
+MAX_SHOWERS = 4000
+"""Showers of each sample behind the scores; their distances to each other are kept."""
+MIN_SHOWERS = 100
+"""Fewer showers leave halves in which the fifth neighbour is no neighbour."""
+
+Tile = Callable[[slice, slice], NDArray[Any]]
+"""Squared distances `[rows, columns]` between some showers of one sample and some of another."""
+
+
+class Prdc(NamedTuple):
+    """`precision`: share of generated showers within the k-th neighbour distance of a true one; `recall`: the same
+    with the samples exchanged; `density`: mean number of such true showers over k; `coverage`: share of true showers
+    with a generated one within that distance.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def prdc(reference: ArrayLike, generated: ArrayLike, *, k: int = NEIGHBOURS, block: int = BLOCK) -> Prdc:
+    """Precision, recall, density and coverage with Euclidean distances.
+
+    All four depend on the numbers of showers: compare only numbers of equal sizes. Two samples of one distribution
+    and n showers each have density 1 and coverage 1 - 2^-k on average, whatever the dimension.
+
+    Args:
+        reference: features of the true showers `[n, d]`; the CaloChallenge takes `log_voxels(energy)`.
+        generated: those of the generated ones `[m, d]`.
+        k: which neighbour.
+        block: showers along a side of a tile of distances.
+
+    Raises:
+        ValueError: k below 1, no more than k showers, NaN, different numbers of features.
+
+    >>> rng = np.random.default_rng(1)
+    >>> prdc(rng.normal(size=(300, 2)), rng.normal(5.0, size=(300, 2))).coverage
+    0.0
+    """
+    if k < 1:
+        raise ValueError(f"k = {k} neighbours: give a number of at least 1")
+    a, b = centred(*checked(reference, generated, minimum=k + 1, purpose=f"PRDC with {k} neighbours"))
+    return _prdc((len(a), len(b)), (squared(a, a), squared(b, b), squared(a, b)), k, block)
+
+
+def log_voxels(energy_gev: NDArray[Any]) -> NDArray[np.float32]:
+    """log10 of energies in MeV, 0.1 MeV where there is none: on what the CaloChallenge computes PRDC.
+
+    >>> log_voxels(np.array([[0.0, 1.0]])).tolist()
+    [[-1.0, 3.0]]
+    """
+    mev = np.where(energy_gev == 0, EMPTY_VOXEL_MEV, energy_gev * MEV)
+    return np.log10(mev, dtype=np.float32)
+
+
+def centred(reference: NDArray[Any], generated: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both about the reference's mean, in float32 if both are: small numbers lose no digits in squared distances."""
+    kind = np.float32 if reference.dtype == generated.dtype == np.float32 else np.float64
+    centre = reference.mean(axis=0, dtype=np.float64)
+    return (reference - centre).astype(kind), (generated - centre).astype(kind)
+
+
+def squared(a: NDArray[Any], b: NDArray[Any]) -> Tile:
+    """Squared Euclidean distances of the rows of `a [n, d]` to those of `b [m, d]`."""
+    length_a, length_b = (np.einsum("ij,ij->i", v, v) for v in (a, b))
+
+    def tile(rows: slice, columns: slice) -> NDArray[Any]:
+        d = a[rows] @ b[columns].T
+        d *= -2
+        d += length_a[rows, None]
+        d += length_b[columns]
+        return np.maximum(d, 0, out=d)
+
+    return tile
+
+
+def stored(distances: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]) -> Tile:
+    """Some of distances `[n, m]` that are known: of the rows `first` to the columns `second`."""
+    return lambda rows, columns: distances[np.ix_(first[rows], second[columns])]
+
+
+def neighbour_distances(n: int, tile: Tile, k: int, block: int = BLOCK) -> NDArray[Any]:
+    """Squared distance `[n]` of each shower of a sample to its k-th nearest other one."""
+    nearest = np.full((n, k), np.inf)
+    for rows in row_blocks(n, block):
+        for columns in row_blocks(n, block):
+            if columns.start > rows.start:
+                continue  # Known from the other side of the diagonal.
+            d = tile(rows, columns)
+            if rows.start == columns.start:
+                np.fill_diagonal(d, np.inf)
+            else:
+                nearest[columns] = _smallest(nearest[columns], d.T, k)
+            nearest[rows] = _smallest(nearest[rows], d, k)
+    return nearest.max(axis=1)
+
+
+def _smallest(known: NDArray[Any], more: NDArray[Any], k: int) -> NDArray[Any]:
+    return np.partition(np.concatenate([known, more], axis=1), k - 1, axis=1)[:, :k]
+
+
+def _prdc(sizes: tuple[int, int], tiles: tuple[Tile, Tile, Tile], k: int, block: int = BLOCK) -> Prdc:
+    """From squared distances within the reference, within the generated sample, and from one to the other."""
+    n, m = sizes
+    radius_true, radius_made = (neighbour_distances(s, t, k, block) for s, t in zip(sizes, tiles, strict=False))
+    inside = np.zeros(m, dtype=np.int64)  # true neighbourhoods a generated shower is in
+    recalled, covered = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    for rows in row_blocks(n, block):
+        for columns in row_blocks(m, block):
+            d = tiles[2](rows, columns)
+            within = d < radius_true[rows, None]
+            inside[columns] += within.sum(axis=0)
+            covered[rows] |= within.any(axis=1)
+            recalled[rows] |= (d < radius_made[columns]).any(axis=1)
+    return Prdc(float((inside > 0).mean()), float(recalled.mean()), float(inside.mean()) / k, float(covered.mean()))
+
+
+# ---- scores ----
+
+SENSES: dict[str, Sense] = {"precision": "high", "recall": "high", "density": "both", "coverage": "high"}
+
+
+def prdc_scores(
+    reference: ArrayLike,
+    generated: ArrayLike,
+    *,
+    observable: str = "voxels",
+    k: int = NEIGHBOURS,
+    seed: int = 0,
+    repeats: int = REPEATS,
+    max_showers: int = MAX_SHOWERS,
+    independent: ArrayLike | None = None,
+) -> tuple[Score, Score, Score, Score]:
+    """Precision, recall, density and coverage with errors and floors, at half the size of the reference.
+
+    The four depend on the numbers of showers, and a floor needs two Geant4 samples: so random halves of the reference
+    (at most `max_showers` of it) are compared to as many generated showers and, as the floor, to the other half, or
+    to as many showers of an `independent` Geant4 sample. Values and floors are means over the `repeats`; halves of
+    one sample scatter among each other as samples of the full size do, which is the error. For the numbers of all
+    showers see `prdc`.
+
+    Args:
+        reference: features of the true showers `[n, d]`.
+        generated: those of the generated ones `[m, d]`.
+        observable: what the features are.
+        k: which neighbour.
+        seed: same seed, same halves.
+        repeats: how many.
+        max_showers: how many showers of each sample are used; their distances take 4 or 8 bytes a pair.
+        independent: features of another Geant4 sample `[l, d]`.
+
+    Raises:
+        ValueError: fewer than 100 showers, NaN, different numbers of features.
+    """
+    purpose = "the scores of PRDC"
+    a, b = checked(reference, generated, minimum=MIN_SHOWERS, purpose=purpose)
+    samples = [a, b]
+    if independent is not None:
+        samples.append(checked(a, independent, minimum=MIN_SHOWERS, purpose=purpose)[1])
+    rng = np.random.default_rng(seed)
+    samples = [s[np.sort(rng.permutation(len(s))[:max_showers])] for s in samples]
+    half = min(len(samples[0]) // 2, *(len(s) for s in samples[1:]))
+    together, first = _all_distances(samples), np.cumsum([0, *(len(s) for s in samples)])
+
+    def draw(sample: int, n: int) -> NDArray[np.intp]:
+        return first[sample] + rng.permutation(len(samples[sample]))[:n]
+
+    values, floors = [], []
+    for _ in range(repeats):
+        true = draw(0, 2 * half)
+        here, other = true[:half], true[half:] if independent is None else draw(2, half)
+        values.append(_of_rows(together, here, draw(1, half), k))
+        floors.append(_of_rows(together, here, other, k))
+    return _scores(observable, np.array(values), np.array(floors))
+
+
+def _all_distances(samples: list[NDArray[Any]]) -> NDArray[Any]:
+    """Squared distances of all showers of all samples to each other."""
+    a, b = centred(samples[0], np.concatenate(samples[1:]))
+    x = np.concatenate([a, b])
+    tile = squared(x, x)
+    out = np.empty((len(x), len(x)), dtype=x.dtype)
+    for rows in row_blocks(len(x), BLOCK):
+        for columns in row_blocks(rows.stop, BLOCK):
+            out[rows, columns] = tile(rows, columns)
+            out[columns, rows] = out[rows, columns].T
+    return out
+
+
+def _of_rows(distances: NDArray[Any], true: NDArray[np.intp], made: NDArray[np.intp], k: int) -> Prdc:
+    pairs = ((true, true), (made, made), (true, made))
+    within, between, across = (stored(distances, *pair) for pair in pairs)
+    return _prdc((len(true), len(made)), (within, between, across), k)
+
+
+def _scores(
+    observable: str, values: NDArray[np.float64], floors: NDArray[np.float64]
+) -> tuple[Score, Score, Score, Score]:
+    difference = (values - floors).std(axis=0, ddof=1)
+    value, floor, spread = values.mean(axis=0), floors.mean(axis=0), floors.std(axis=0, ddof=1)
+    p, r, d, c = (
+        Score(observable, name, "", float(value[i]), float(difference[i]), float(floor[i]), float(spread[i]), sense)
+        for i, (name, sense) in enumerate(SENSES.items())
+    )
+    return p, r, d, c

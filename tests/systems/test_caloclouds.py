@@ -92,6 +92,17 @@ def test_a_shower_depends_on_its_particle_and_the_seed_alone(fitted: CaloClouds,
     assert torch.equal(before, torch.rand(1))  # the user's own random numbers are left alone
 
 
+def test_half_precision_moves_points_by_little(fitted: CaloClouds, request_: Incident) -> None:
+    exact, rough = (fitted.sample(request_, seed=3, precision=p) for p in ("float32", "bfloat16"))
+    np.testing.assert_array_equal(rough.counts_per_layer, exact.counts_per_layer)
+    np.testing.assert_allclose(rough.energy_per_layer, exact.energy_per_layer, rtol=1e-5)
+    quantiles = [np.quantile(np.hypot(s.x, s.y), [0.1, 0.5, 0.9]) for s in (exact, rough)]
+    np.testing.assert_allclose(*quantiles, rtol=0.05)
+    assert _same(rough[7:8], fitted.sample(request_[7:8], seed=3, first=7, precision="bfloat16"))
+    with pytest.raises(ValueError, match="bfloat16"):
+        fitted.sample(request_, seed=3, precision="float16")
+
+
 def test_threads_change_nothing(fitted: CaloClouds, request_: Incident) -> None:
     threads = torch.get_num_threads()
     try:

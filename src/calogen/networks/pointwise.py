@@ -73,12 +73,13 @@ class PointwiseNet(nn.Module):
             ValueError: if the shapes do not agree.
         """
         self._check(x, t, c, counts)
-        u = self.context(t, c)
-        if x.device.type != "cpu":
-            return self._packed(x, u, counts)
-        if torch.is_grad_enabled():
-            return self._each_set(x, u, counts)
-        return self._each_set_in_cache(x, u, counts)
+        device = x.device.type
+        inner = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        with torch.autocast(device, enabled=False):
+            u = self.context(t, c)  # noise level and condition keep their digits
+            if device == "cpu" and not torch.is_grad_enabled():
+                return self._each_set_in_cache(x, u, counts) if inner is None else self._mixed(x, u, counts, inner)
+        return self._each_set(x, u, counts) if device == "cpu" else self._packed(x, u, counts)
 
     def context(self, t: Tensor, c: Tensor) -> Tensor:
         """t [N], c [N, condition] -> u [N, time_features + condition]."""
@@ -103,9 +104,11 @@ class PointwiseNet(nn.Module):
             x = layer(F.leaky_relu(x, NEGATIVE_SLOPE) if k else x, u, index)
         return x
 
-    def _maps(self, u: Tensor) -> list[list[Map]]:
-        """Contexts u [N, context] -> the plain linear maps of each set, one a layer."""
+    def _maps(self, u: Tensor, inner: torch.dtype | None = None) -> list[list[Map]]:
+        """Contexts u [N, context] -> the plain linear maps of each set, one a layer; those between in dtype `inner`."""
         folded = [cast(ConcatSquash, layer).folded(u) for layer in self.layers]
+        if inner is not None:
+            folded[1:-1] = [(weight.to(inner), bias.to(inner)) for weight, bias in folded[1:-1]]
         maps = [zip(weight.unbind(), bias.unbind(), strict=True) for weight, bias in folded]
         return [list(layers) for layers in zip(*maps, strict=True)]
 
@@ -126,6 +129,17 @@ class PointwiseNet(nn.Module):
         for source, target, maps in zip(x.split(sizes), out.split(sizes), self._maps(u), strict=True):
             for h, y in zip(source.split(CHUNK), target.split(CHUNK), strict=True):
                 _through(h, y, maps, hidden)
+        return out
+
+    def _mixed(self, x: Tensor, u: Tensor, counts: Tensor, inner: torch.dtype) -> Tensor:
+        """`_each_set` with all maps but the first and the last in `inner`: these two are small and see the points."""
+        out = torch.empty_like(x)
+        sizes = counts.tolist()
+        for h, y, maps in zip(x.split(sizes), out.split(sizes), self._maps(u, inner), strict=True):
+            for weight, bias in maps[:-1]:
+                h = F.leaky_relu(F.linear(h.to(weight.dtype), weight, bias), NEGATIVE_SLOPE, inplace=True)
+            weight, bias = maps[-1]
+            torch.addmm(bias, h.to(weight.dtype), weight.T, out=y)
         return out
 
 

@@ -56,18 +56,23 @@ class PointShape(nn.Module):
 
     def forward(self, points: Points) -> Points:
         """Points `[P]` about the axis with corrected radii and energies."""
+        if not (self.log_radius.any() or self.log_energy.any()):
+            return points
+        corners = _corners(self.log_energy)
+        chunks = zip(*(v.split(CHUNK_POINTS) for v in points), strict=True)
+        corrected = [self._corrected(Points(*chunk), corners) for chunk in chunks]
+        return Points(*map(torch.cat, zip(*corrected, strict=True)))
+
+    def _corrected(self, points: Points, corners: Tensor) -> Points:
         r = torch.hypot(points.x, points.y)
         i, u = _cell(r, RADII_MM)
-        stretch = torch.lerp(self.log_radius[i], self.log_radius[i + 1], u).exp()
-        i, u = _cell(r * stretch, RADII_MM)
+        stretch = torch.lerp(self.log_radius[i], self.log_radius[i + 1], u).exp_()
+        i, u = _cell(r.mul_(stretch), RADII_MM)
         k, v = _cell(points.energy, ENERGIES_GEV)
-        near, far = (torch.lerp(self._at(row, k), self._at(row, k + 1), v) for row in (i, i + 1))
-        return Points(
-            points.x * stretch, points.y * stretch, points.depth, points.energy * torch.lerp(near, far, u).exp()
-        )
-
-    def _at(self, i: Tensor, k: Tensor) -> Tensor:
-        return self.log_energy.flatten()[i * len(ENERGIES_GEV) + k]
+        near, far = corners[i * (len(ENERGIES_GEV) - 1) + k].unflatten(1, (2, 2)).unbind(2)
+        along_r = torch.lerp(near, far, v[:, None])
+        factor = torch.lerp(along_r[:, 0], along_r[:, 1], u).exp_()
+        return Points(points.x * stretch, points.y * stretch, points.depth, points.energy * factor)
 
     def improve(self, generated: RadialPoints, truth: RadialPoints) -> None:
         """One step of the fit, from points as they leave the model (these factors included) and true ones."""
@@ -76,6 +81,16 @@ class PointShape(nn.Module):
         own, true = nearest_radius(own), nearest_radius(true)
         for i, row in enumerate(self.log_energy):
             _improve(row, ENERGIES_GEV, generated.energy[own == i], truth.energy[true == i])
+
+
+def _corners(table: Tensor) -> Tensor:
+    """Table [R, K] -> values at the four corners of each of its cells [(R - 1)(K - 1), 4]: one look-up a point."""
+    corners = [table[:-1, :-1], table[:-1, 1:], table[1:, :-1], table[1:, 1:]]
+    return torch.stack(corners, dim=2).flatten(0, 1)
+
+
+CHUNK_POINTS = 1 << 15
+"""Points corrected together: intermediate values stay in cache."""
 
 
 def _improve(log_factor: Tensor, knots: NDArray[np.float64], generated: NDArray[Any], truth: NDArray[Any]) -> None:

@@ -10,8 +10,9 @@ E, direction -> one-step point model, Σ n_l points (x, y, depth, e), each on it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -232,6 +233,7 @@ class CaloClouds(System):
         first: int = 0,
         sampler: Literal["one-step", "teacher"] = "one-step",
         steps: int = 18,
+        precision: Literal["float32", "bfloat16"] = "float32",
     ) -> Showers:
         """One shower for each incident particle.
 
@@ -243,6 +245,8 @@ class CaloClouds(System):
             first: index of the first of these showers in a larger request.
             sampler: the distilled `one-step` model or its `teacher` with Heun's method.
             steps: noise levels of the teacher.
+            precision: of the point model's wide maps; `bfloat16` halves their time on processors that have it and
+                moves points by about a hundredth of their spread at random.
 
         Raises:
             ValueError: particles outside the trained range, or an unknown option.
@@ -253,21 +257,23 @@ class CaloClouds(System):
             raise ValueError(f"unknown sampler {sampler!r}; use 'one-step' or 'teacher'")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"unknown precision {precision!r}; use 'float32' or 'bfloat16'")
         for part in self.parts().values():
             if part.training:  # calling eval() again would make the flow lay out its weights again
                 part.eval()
         self.redraws = 0
-        options = {} if sampler == "one-step" else {"steps": steps}
-        model = self.distillation.target if sampler == "one-step" else self.teacher
+        one_step = sampler == "one-step"
+        model = self.distillation.target.sample if one_step else partial(self.teacher.sample, steps=steps)
         with torch.inference_mode():
             batches = [
-                self._sample_batch(incident[start : start + batch_size], seed, first + start, model, options)
+                self._sample_batch(incident[start : start + batch_size], seed, first + start, model, precision)
                 for start in _starts(len(incident), batch_size, progress)
             ]
         return Showers.concatenate(batches) if batches else Showers.empty(self.detector)
 
     def _sample_batch(
-        self, incident: Incident, seed: int, first: int, model: EDM | Any, options: dict[str, Any]
+        self, incident: Incident, seed: int, first: int, model: Callable[..., Tensor], precision: str
     ) -> Showers:
         streams = [_stream(seed, first + i) for i in range(len(incident))]
         condition = self.conditioner(incident)
@@ -277,12 +283,12 @@ class CaloClouds(System):
         noise = np.empty((int(total.sum()), FEATURES), dtype=np.float32)
         for part, stream in zip(np.split(noise, np.cumsum(total)[:-1]), streams, strict=True):
             stream.standard_normal(dtype=np.float32, out=part)
-        latent = model.sample(
-            self.conditioner.for_points(condition, total),
-            counts=torch.from_numpy(total).to(self.device),
-            noise=torch.from_numpy(noise).to(self.device),
-            **options,
-        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            latent = model(
+                self.conditioner.for_points(condition, total),
+                counts=torch.from_numpy(total).to(self.device),
+                noise=torch.from_numpy(noise).to(self.device),
+            )
         return self._assemble(self.calibration.points(self.points.decode(latent)), profile, counts, incident)
 
     def _draw_profile(self, incident: Incident, condition: Tensor, streams: list[np.random.Generator]) -> LayerProfile:

@@ -1,5 +1,6 @@
 """Places the tests of the command line point at."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 from calogen import ILD_ECAL, Incident, Showers, write
 
 
-def few_showers(n: int = 3, points: int = 50) -> Showers:
-    """Showers of `points` points each, their numbers drawn but not physical."""
-    rng = np.random.default_rng(1)
+def few_showers(n: int = 3, points: int = 50, seed: int = 1) -> Showers:
+    """Showers of `points` points each, their numbers drawn but not physical; the same particles for any seed."""
+    rng = np.random.default_rng(seed)
     total = n * points
     return Showers(
         rng.normal(0, 10, total),
@@ -21,6 +22,12 @@ def few_showers(n: int = 3, points: int = 50) -> Showers:
         Incident.gun(n, energy=(10.0, 90.0), seed=1),
         ILD_ECAL,
     )
+
+
+@pytest.fixture
+def draw() -> Callable[..., Showers]:
+    """`few_showers`, for tests that need several files."""
+    return few_showers
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "-o", str(tmp_path / "demo"), "-q"]) == 0
     page = (tmp_path / "demo" / "index.html").read_text()
     scores = json.loads((tmp_path / "demo" / "scores.json").read_text())
-    assert scores["n_generated"] == scores["n_truth"] >= MIN_SHOWERS
-    assert scores["same_incidents"]
+    (model,) = scores["models"]
+    assert model["n_showers"] == scores["truth"]["n_showers"] >= MIN_SHOWERS
+    assert model["same_incidents"]
     assert "Geant4" in page
     assert 'src="http' not in page
     assert capsys.readouterr().out == ""

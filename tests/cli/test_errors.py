@@ -71,7 +71,7 @@ MISTAKES: dict[str, Bad] = {
     ),
     "train into a file": (["train", "caloclouds3", "--data", "{showers}", "-o", "{text}"], "directory"),
     "judge nothing": (["evaluate", "{folder}/none.h5", "{showers}", "-o", "{new}"], "no such file"),
-    "judge three showers": (["evaluate", "{showers}", "{showers}", "-o", "{new}"], "showers"),
+    "judge a file against itself": (["evaluate", "{showers}", "{showers}", "-o", "{new}"], "given twice"),
     "judge into a full directory": (["evaluate", "{showers}", "{showers}", "-o", "{folder}"], "not empty"),
     "weights of nothing": (["convert-weights", "{folder}/none.npz", "{new}"], "none.npz"),
     "weights of a text": (["convert-weights", "{text}", "{new}"], "{text}"),

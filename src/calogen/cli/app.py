@@ -28,7 +28,7 @@ COMMANDS = {
     "convert": Command("files:convert", "turn one format of shower files into another"),
     "convert-weights": Command("weights:convert_weights", "turn the authors' published weights into ours"),
     "info": Command("files:info", "say what is in a file"),
-    "show": Command("files:show", "draw one shower in 3D"),
+    "show": Command("show:show", "browse the showers of a file in 3D"),
     "presets": Command("presets:presets", "list the systems and what they can be trained as"),
     "demo": Command("demo:demo", "sample and judge what is shipped, in two minutes"),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from calogen.cli.evaluate import score_table
+from calogen.cli.evaluate import DISPLAYS, score_table
 from calogen.cli.files import points
 from calogen.cli.options import Overwrite, Quiet
 from calogen.cli.output import require_free_folder
@@ -42,7 +42,9 @@ def demo(
     """
     require_free_folder(output, overwrite)
     import calogen.systems
+    from calogen.evaluate.judgement import Comparison, Judgement
     from calogen.evaluate.protocol import evaluate
+    from calogen.report.events import matched
     from calogen.report.page import write_report
 
     truth, about = _shipped_truth()
@@ -55,14 +57,10 @@ def demo(
     say("projecting into cells and judging", quiet=quiet)
     evaluation = evaluate(generated, truth, seed=seed)
     timing = _timing(seconds, about)
-    page = write_report(
-        evaluation,
-        output,
-        displays=(generated, truth),
-        timing=timing,
-        provenance={"state": STATE, "truth": SAMPLE, "seed": str(seed)},
-        overwrite=overwrite,
-    )
+    model = Comparison(STATE, len(generated), evaluation=evaluation, provenance={"state": STATE, "seed": seed})
+    judgement = Judgement(truth.detector.name, Path(SAMPLE).name, len(truth), (model,), seed, about)
+    shown = matched(truth, [(STATE, generated)], DISPLAYS)
+    page = write_report(judgement, output, displays=shown, timing=timing, overwrite=overwrite)
     score_table(evaluation, quiet=quiet)
     _timing_table(timing, quiet)
     say(f"page: {page.resolve()}", quiet=quiet)

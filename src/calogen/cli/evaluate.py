@@ -1,84 +1,124 @@
-"""`calogen evaluate`: generated showers against the truth, as a page, numbers and a table."""
+"""`calogen evaluate`: generated showers against the truth, as a page, numbers and tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from calogen.cli.files import points
+from calogen.cli.files import DetectorName, named_detector
 from calogen.cli.options import Overwrite, Quiet
 from calogen.cli.output import require_free_folder
+from calogen.cli.samples import Sample, examine, roles
 from calogen.cli.screen import say, table
 
 if TYPE_CHECKING:
-    from calogen.data.showers import Showers
+    from calogen.evaluate.evaluation import Evaluation
+    from calogen.evaluate.judgement import Comparison, Judgement
     from calogen.evaluate.metrics import Score
-    from calogen.evaluate.protocol import Evaluation
+    from calogen.report.events import Row
 
 
-DISPLAY_SHOWERS = 200
-"""Showers of which some pairs are drawn."""
+DISPLAYS = 12
+"""Particles whose showers are drawn."""
+DISPLAY_SHOWERS = 1000
+"""Showers at the beginning of each file among which they are found."""
+MOST_ROWS = 40
+"""Sections of more scores are only counted in the terminal."""
 
 
 def evaluate(
-    generated: Annotated[Path, Parameter(metavar="GENERATED", help="Showers of a model.")],
-    truth: Annotated[Path, Parameter(metavar="TRUTH", help="Showers of Geant4, best of the same particles.")],
-    *,
+    *files: Annotated[Path, Parameter(metavar="FILE", help="Showers of one or several models, a file each.")],
+    truth: Annotated[
+        Path | None,
+        Parameter(metavar="FILE", help="Showers of Geant4, best of the same particles; without it: GENERATED TRUTH."),
+    ] = None,
     output: Annotated[
         Path, Parameter(name=("--output", "-o"), metavar="DIR", help="Directory of the report, to be made.")
     ],
     floor: Annotated[
         Path | None,
-        Parameter(metavar="FILE", help="Other Geant4 showers; the floor is then their distance to TRUTH."),
+        Parameter(metavar="FILE", help="Other Geant4 showers; the floor is then their distance to the truth."),
     ] = None,
+    detector: DetectorName = None,
     seed: Annotated[int, Parameter(help="Seed of the resampling behind errors and floors.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Judge generated showers against Geant4: distributions, means and displays on one page.
+    """Judge generated showers against Geant4: scores, distributions and displays of all models on one page.
 
-    Both are projected into the detector's cells and cut at its thresholds. Scores are Jensen-Shannon divergences
-    (natural logarithm) and Wasserstein distances (in standard deviations of the truth), each with its error and
-    with the floor that two Geant4 samples of these sizes reach. Energies in GeV, lengths in mm.
+    All are projected into the detector's cells and cut at its thresholds. Every score stands beside its error and
+    the floor that two Geant4 samples of these sizes reach. Energies in GeV, lengths in mm.
+
+    Examples:
+
+    calogen evaluate a.h5 b.h5 --truth geant4.h5 -o report/
+
+    calogen evaluate generated.h5 geant4.h5 -o report/
     """
+    models, against = roles(files, truth)
     require_free_folder(output, overwrite)
-    from calogen.data.formats import batches
-    from calogen.evaluate.protocol import evaluate as judge
+    from calogen.evaluate.judgement import Judgement
     from calogen.report.page import write_report
 
-    def stream(path: Path) -> Iterator[Showers]:
-        return (points(batch) for batch in batches(path))
-
-    evaluation = judge(stream(generated), stream(truth), floor_sample=stream(floor) if floor else None, seed=seed)
-    page = write_report(
-        evaluation,
-        output,
-        displays=_displays(generated, truth) if evaluation.same_incidents else None,
-        provenance={"generated": generated.name, "truth": truth.name},
-        overwrite=overwrite,
-    )
-    score_table(evaluation, quiet=quiet)
-    for warning in evaluation.warnings:
-        say(f"note: {warning}", quiet=quiet)
+    true, *others = examine(models, against, floor, named_detector(detector))
+    judged, extra = others[: len(models)], others[-1] if floor is not None else None
+    comparisons = tuple(_compared(sample, true, extra, seed) for sample in judged)
+    judgement = Judgement(true.detector.name, true.path.name, true.n_showers, comparisons, seed, true.provenance())
+    page = write_report(judgement, output, displays=_displays(true, judged), overwrite=overwrite)
+    score_tables(judgement, quiet=quiet)
+    for comparison in comparisons:
+        for note in comparison.notes:
+            say(f"note: {comparison.label}: {note}", quiet=quiet)
     say(f"report in {page}", quiet=quiet)
 
 
-def _displays(generated: Path, truth: Path) -> tuple[Showers, Showers] | None:
-    """The first showers of both files, if they are of the same particles in the same order."""
-    import numpy as np
+def _compared(sample: Sample, truth: Sample, floor: Sample | None, seed: int) -> Comparison:
+    from calogen.evaluate.judgement import Comparison
+    from calogen.evaluate.protocol import evaluate as judge
 
-    from calogen.data.formats import read
+    third = None if floor is None else floor.batches()
+    try:
+        evaluation = judge(sample.batches(), truth.batches(), floor_sample=third, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{sample.path} against {truth.path}: {error}") from error
+    return Comparison(sample.label, sample.n_showers, evaluation=evaluation, provenance=sample.provenance())
 
-    a, b = (points(read(path, stop=DISPLAY_SHOWERS)) for path in (generated, truth))
-    return (a, b) if np.allclose(a.incident.energy, b.incident.energy, rtol=1e-4, atol=0) else None
+
+def _displays(truth: Sample, models: Sequence[Sample]) -> list[Row]:
+    """Showers of the same particles side by side, from the beginnings of the files."""
+    from calogen.report.events import matched
+
+    return matched(truth.first(DISPLAY_SHOWERS), [(s.label, s.first(DISPLAY_SHOWERS)) for s in models], DISPLAYS)
+
+
+def score_tables(judgement: Judgement, *, quiet: bool = False) -> None:
+    """The scores of all models, section by section: value, error and distance from the floor in standard deviations."""
+    from calogen.report.tables import score_groups
+
+    labels = [c.label for c in judgement.comparisons]
+    for group in score_groups(judgement):
+        counts = ", ".join(f"{t['good']} of {t['all']}" for t in group["tallies"])
+        title = f"{group['title']}: {counts} scores indistinguishable from Geant4"
+        if len(group["rows"]) > MOST_ROWS:
+            say(f"{title} (each on the page)", quiet=quiet)
+            continue
+        rows = [
+            (row["title"], f"{row['metric']} {row['unit']}".strip(), row["floor"], *map(_cell, row["cells"]))
+            for row in group["rows"]
+        ]
+        table(title, ("score", "metric", "floor", *labels), rows, quiet=quiet)
+
+
+def _cell(cell: dict[str, str] | None) -> str:
+    return "" if cell is None else f"{cell['value']}  {cell['sigma']:>7}"
 
 
 def score_table(evaluation: Evaluation, *, quiet: bool = False) -> None:
-    """The scores with their floors, in thousandths."""
+    """The published rows of one model with their floors, in thousandths."""
     rows = [(row.title, *_cells(row.jsd), *_cells(row.wasserstein)) for row in evaluation.scores if row.published]
     title = (
         f"{evaluation.n_generated} generated and {evaluation.n_truth} Geant4 showers in {evaluation.detector}: "

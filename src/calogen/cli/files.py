@@ -1,4 +1,4 @@
-"""`calogen convert`, `info` and `show`: shower files changed, described and drawn."""
+"""`calogen convert` and `info`: shower files changed and described."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from calogen.cli.options import Output, Overwrite, Quiet
+from calogen.cli.options import Overwrite, Quiet
 from calogen.cli.output import require_free, whole
 from calogen.cli.screen import progress, say, table
 
@@ -50,14 +50,14 @@ def convert(
         raise ValueError(f"--compact belongs to the calogen format, not to {format}; leave it out")
     options: dict[str, Any] = {"precision": "compact"} if compact else {}
     if voxels is not None:
-        _voxelize(source, output, format, (_detector(detector), _detector(voxels)), overwrite, quiet)
+        _voxelize(source, output, format, (named_detector(detector), named_detector(voxels)), overwrite, quiet)
         return
     with progress("convert", quiet=quiet) as report:
         n = formats.convert(
             source,
             output,
             format=format,
-            detector=_detector(detector),
+            detector=named_detector(detector),
             overwrite=overwrite,
             provenance=provenance(),
             progress=report,
@@ -92,7 +92,8 @@ def _voxelize(
     say(f"{n} showers in {output}; {share:.3f} % of the energy fell outside {detectors[1].name}", quiet=quiet)
 
 
-def _detector(name: str | None) -> Any:
+def named_detector(name: str | None) -> Any:
+    """The detector of that name or file; None where none was named."""
     if name is None:
         return None
     from calogen.detector.catalog import detector
@@ -117,7 +118,7 @@ def info(
         return
     from calogen.data import formats
 
-    table(str(file), ("", ""), _described(formats.info(file, detector=_detector(detector))), left=True)
+    table(str(file), ("", ""), _described(formats.info(file, detector=named_detector(detector))), left=True)
     if plot is not None:
         _plot(file, detector, plot)
 
@@ -147,7 +148,7 @@ def _plot(file: Path, detector: str | None, output: Path) -> None:
     from calogen.data.formats import read
     from calogen.report import plots
 
-    figure = plots.file_summary(points(read(file, detector=_detector(detector), stop=plots.FILE_SHOWERS)))
+    figure = plots.file_summary(points(read(file, detector=named_detector(detector), stop=plots.FILE_SHOWERS)))
     with whole(output) as part:
         part.write_bytes(plots.png(figure))
     say(f"picture in {output}")
@@ -184,28 +185,3 @@ def _state_info(file: Path) -> None:
     rows += [(f"data: {key}", _short(value)) for key, value in data.items()]
     rows += [(key, _short(state.provenance[key])) for key in ("command", "ended") if key in state.provenance]
     table(str(file), ("", ""), rows, left=True)
-
-
-def show(
-    file: Annotated[Path, Parameter(metavar="FILE", help="A shower file of any known format.")],
-    *,
-    output: Output,
-    event: Annotated[int, Parameter(metavar="K", help="Which shower, counted from 0.")] = 0,
-    detector: DetectorName = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-) -> None:
-    """Draw one shower in 3D: cells in mm, energies in MeV, the particle in GeV.
-
-    The page (.html) turns under the mouse and needs no network; a picture (.png) stands still.
-    """
-    require_free(output, overwrite)
-    from calogen.data.formats import open_source
-    from calogen.report import display
-
-    with open_source(file, detector=_detector(detector)) as opened:
-        if not 0 <= event < opened.n_showers:
-            raise ValueError(f"--event {event}: {file} holds showers 0 to {opened.n_showers - 1}")
-        showers = points(opened.load(event, event + 1))
-    display.show(showers, [0], output, heading=file.name, first=event, overwrite=overwrite)
-    say(f"shower {event} in {output}", quiet=quiet)

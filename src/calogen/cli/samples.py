@@ -1,0 +1,145 @@
+"""The files of a judgement: which is the truth, what each holds, and whether they may be compared at all."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calogen.cli.files import points
+
+if TYPE_CHECKING:
+    from calogen.data.showers import Showers
+    from calogen.data.voxels import Voxels
+    from calogen.detector.geometry import Detector
+
+HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One file of showers: how it is called on the page, and what is known of it without reading its showers."""
+
+    path: Path
+    label: str
+    detector: Detector
+    n_showers: int
+    voxels: bool
+    facts: dict[str, Any]
+    given: Detector | None
+    """The detector named on the command line, for files that do not say theirs."""
+
+    def batches(self) -> Iterator[Showers]:
+        """The showers as points, batch by batch."""
+        return (points(batch) for batch in self.raw())
+
+    def raw(self) -> Iterator[Showers | Voxels]:
+        """The showers as the file holds them, batch by batch."""
+        from calogen.data.formats import batches
+
+        return batches(self.path, detector=self.given)
+
+    def first(self, n: int) -> Showers:
+        """The first showers as points."""
+        from calogen.data.formats import read
+
+        return points(read(self.path, detector=self.given, stop=n))
+
+    def provenance(self) -> dict[str, Any]:
+        """What is known of the file, with its checksum."""
+        return {**self.facts, "sha256": _checksum(self.path)}
+
+
+def roles(files: Sequence[Path], truth: Path | None) -> tuple[tuple[Path, ...], Path]:
+    """The models' files and the truth's: `A B ... --truth G4`, or the two of `GENERATED TRUTH`.
+
+    >>> roles([Path("a.h5"), Path("g4.h5")], None)
+    ((PosixPath('a.h5'),), PosixPath('g4.h5'))
+
+    Raises:
+        ValueError: no model, or no truth.
+    """
+    if truth is not None:
+        if not files:
+            raise ValueError(
+                f"there is nothing to judge against {truth}: give files of generated showers before --truth"
+            )
+        return tuple(files), truth
+    if len(files) == 2:
+        return (files[0],), files[1]
+    raise ValueError(
+        f"the truth is missing: {len(files)} file{'' if len(files) == 1 else 's'} and no --truth; "
+        "give A.h5 [B.h5 ...] --truth GEANT4.h5, or the two files GENERATED TRUTH"
+    )
+
+
+def examine(models: Sequence[Path], truth: Path, floor: Path | None, given: Detector | None) -> list[Sample]:
+    """All files, the truth first, the floor's (if there is one) last; none of their showers is read but the first.
+
+    Raises:
+        ValueError: a file that is not usable or given twice, or files of different detectors or kinds.
+    """
+    paths = [truth, *models, *([] if floor is None else [floor])]
+    samples = [_examined(path, label, given) for path, label in zip(paths, _labels(paths), strict=True)]
+    _refuse_twice(paths)
+    for other in samples[1:]:
+        if other.detector != samples[0].detector:
+            same_name = " with other layers or cells" if other.detector.name == samples[0].detector.name else ""
+            raise ValueError(
+                f"{other.path} is of detector {other.detector.name!r}{same_name}, the truth {truth} of "
+                f"{samples[0].detector.name!r}; they can only be compared in the same detector"
+            )
+        if other.voxels != samples[0].voxels:
+            kinds = [("voxels" if s.voxels else "points") for s in (other, samples[0])]
+            raise ValueError(
+                f"{other.path} holds {kinds[0]}, the truth {truth} {kinds[1]}; convert the points with "
+                f"calogen convert --voxels {samples[0].detector.name}"
+            )
+    return samples
+
+
+def _examined(path: Path, label: str, given: Detector | None) -> Sample:
+    from calogen.data.formats import open_source, sniff
+    from calogen.data.voxels import Voxels
+
+    with open_source(path, detector=given) as source:
+        voxels = isinstance(source.load(0, 1), Voxels)
+        facts = {
+            "file": path.name,
+            "size": f"{path.stat().st_size / 1e6:.3g} MB",
+            "format": sniff(path),
+            "holds": f"{source.n_showers} showers as {'voxels' if voxels else 'points'}",
+            "detector": f"{source.detector.name}, {source.detector.n_layers} layers",
+            **source.provenance,
+        }
+        return Sample(path, label, source.detector, source.n_showers, voxels, facts, given)
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The names of the files without their endings; with their folders where these alone tell them apart."""
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.absolute().parent.name}/{path.stem}" for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    return names
+
+
+def _refuse_twice(paths: Sequence[Path]) -> None:
+    for i, path in enumerate(paths):
+        for other in paths[:i]:
+            same = path.samefile(other)
+            if same or (path.stat().st_size == other.stat().st_size and filecmp.cmp(path, other, shallow=False)):
+                which = f"{path} is given twice" if same else f"{path} is a copy of {other}"
+                raise ValueError(f"{which}: a file cannot be judged beside or against itself; give another sample")
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,401 @@
+// Figures drawn from the page's own numbers: histograms and curves of all models with bands and ratios, and matrices.
+"use strict";
+(() => {
+  const source = document.getElementById("numbers");
+  if (!source) return;
+  const numbers = JSON.parse(source.textContent);
+  const hidden = new Set();
+  const REFERENCE = /^(geant4|truth)/i;
+  const COLOURS = 6, DASHES = ["", "5 3", "1.5 2.5", "8 3 2 3"];
+  const SMALL = { left: 54, right: 10, top: 10, bottom: 38, gap: 12 };
+  const BEYOND = 30;  // pixels by which what leaves a panel is still drawn, for the clip to cut
+  const RATIO_LIMITS = [0.02, 0.05, 0.1, 0.2, 0.5, 1];
+  const tip = document.body.appendChild(Object.assign(document.createElement("div"), { className: "tip", hidden: true }));
+
+  const isNumber = (v) => typeof v === "number" && Number.isFinite(v);
+  const colourOf = (model) => `var(--m${model % COLOURS})`;
+  const superscript = (n) => String(n).replace(/[-\d]/g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"["0123456789-".indexOf(c)]);
+
+  // ---- what is drawn ----
+
+  // One line per series; the reference of several models is drawn once where they share it.
+  function lines(section, name) {
+    const found = [], seen = new Set();
+    let curve = null;
+    numbers.models.forEach((model, m) => {
+      const c = model.findings.find((f) => f.name === section)?.curves.find((k) => k.name === name);
+      if (!c) return;
+      curve ??= c;
+      const isReference = (s, i) => (i === 0 && c.ratio) || REFERENCE.test(s.label);
+      const own = c.series.filter((s, i) => !isReference(s, i));
+      c.series.forEach((s, i) => {
+        const line = { x: c.x, y: s.y, error: s.error, binned: s.y.length === c.x.length - 1 };
+        if (isReference(s, i)) {
+          const key = s.label + JSON.stringify([c.x, s.y]);
+          if (seen.has(key)) return;
+          seen.add(key);
+          found.push({ ...line, label: s.label, reference: true, colour: "var(--g4)", dash: DASHES[(found.filter((l) => l.reference).length) % 4] });
+        } else {
+          const k = own.indexOf(s), label = own.length > 1 ? `${model.label}, ${s.label}` : model.label;
+          const dash = DASHES[(k + Math.floor(m / COLOURS)) % 4];
+          found.push({ ...line, label, model: m, colour: colourOf(m), dash, under: c.ratio ? c.series[0] : null });
+        }
+      });
+    });
+    return { curve, found: found.filter((l) => l.reference || !hidden.has(l.model)) };
+  }
+
+  // ---- scales ----
+
+  function linearTicks(low, high, wanted) {
+    const rough = (high - low) / wanted, power = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= rough) || 10 * power;
+    const ticks = [];
+    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) ticks.push(k * step);
+    return ticks;
+  }
+
+  function logTicks(low, high) {
+    const [a, b] = [Math.ceil(Math.log10(low) - 1e-9), Math.floor(Math.log10(high) + 1e-9)];
+    if (b - a >= 1) {
+      const every = Math.ceil((b - a + 1) / 7);
+      return Array.from({ length: b - a + 1 }, (_, i) => 10 ** (a + i)).filter((_, i) => i % every === 0);
+    }
+    const within = [];
+    for (let d = Math.floor(Math.log10(low)); d <= Math.ceil(Math.log10(high)); d++)
+      for (const k of [1, 2, 5]) if (k * 10 ** d >= low && k * 10 ** d <= high) within.push(k * 10 ** d);
+    return within;
+  }
+
+  function scale(low, high, from, to, log) {
+    const f = log ? Math.log10 : (v) => v, a = f(low), b = f(high);
+    const to01 = (v) => (f(v) - a) / (b - a || 1);
+    const place = (v) => from + to01(v) * (to - from);
+    const at = (pixel) => { const v = a + (pixel - from) / (to - from) * (b - a); return log ? 10 ** v : v; };
+    const least = Math.min(from, to) - BEYOND, most = Math.max(from, to) + BEYOND;
+    const clamp = (v) => { const p = place(v); return Number.isNaN(p) || (log && v <= 0) ? from - Math.sign(to - from) * BEYOND : Math.min(Math.max(p, least), most); };
+    return { place, at, low, high, log, clamp };
+  }
+
+  // Plain numbers on an axis, or powers of ten where one of its ticks needs them.
+  function tickText(v, ticks, log) {
+    if (log && ticks.some((t) => t > 9999 || t < 0.009)) {
+      const power = Math.floor(Math.log10(v) + 1e-9), digit = Math.round(v / 10 ** power);
+      return `${digit === 1 ? "" : `${digit}×`}10${superscript(power)}`;
+    }
+    return String(Number(v.toPrecision(4))).replace("-", "−");
+  }
+
+  const round = (v) => Math.round(v * 100) / 100;
+  const compact = (v, digits = 4) => (Math.abs(v) >= 1e5 || (v !== 0 && Math.abs(v) < 1e-3) ? v.toExponential(digits - 1) : String(Number(v.toPrecision(digits))));
+
+  // ---- SVG ----
+
+  function element(tag, attributes, parent, text) {
+    const e = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [k, v] of Object.entries(attributes)) if (v !== "" && v !== null) e.setAttribute(k, v);
+    if (text !== undefined) e.textContent = text;
+    parent?.append(e);
+    return e;
+  }
+
+  // Corners of a line: two per bin, or one per point; a value that does not exist ends a run.
+  function runs(line, value) {
+    const all = [];
+    let run = null;
+    line.y.forEach((_, i) => {
+      const v = value(i);
+      if (!isNumber(v)) { run = null; return; }
+      if (!run) all.push((run = []));
+      if (line.binned) run.push([line.x[i], v], [line.x[i + 1], v]);
+      else run.push([line.x[i], v]);
+    });
+    return all;
+  }
+
+  const path = (run, X, Y) => "M" + run.map(([x, y]) => `${round(X.clamp(x))} ${round(Y.clamp(y))}`).join("L");
+
+  function band(parent, line, X, Y, value, error, opacity) {
+    const exists = (i) => isNumber(value(i)) && isNumber(error(i)) && error(i) > 0;
+    const upper = runs(line, (i) => (exists(i) ? value(i) + error(i) : null));
+    const lower = runs(line, (i) => (exists(i) ? value(i) - error(i) : null));
+    upper.forEach((run, k) => {
+      const back = [...lower[k]].reverse();
+      element("path", { d: `${path(run, X, Y)}L${path(back, X, Y).slice(1)}Z`, fill: line.colour, "fill-opacity": opacity }, parent);
+    });
+  }
+
+  function stroke(parent, line, X, Y, value, width) {
+    for (const run of runs(line, value)) {
+      const dots = !line.binned && run.length <= 40;
+      if (run.length > 1) element("path", { d: path(run, X, Y), fill: "none", stroke: line.colour, "stroke-width": width, "stroke-dasharray": line.dash, "stroke-linejoin": "round" }, parent);
+      if (dots) for (const [x, y] of run) element("circle", { cx: round(X.clamp(x)), cy: round(Y.clamp(y)), r: 2.4, fill: line.colour }, parent);
+    }
+  }
+
+  function ranges(curve, found, ratio) {
+    const positive = (v) => isNumber(v) && v > 0;
+    let xs = [];
+    for (const l of found) {
+      const kept = l.y.map((v, i) => i).filter((i) => !(l.binned && ratio) || positive(l.y[i]));
+      if (kept.length) xs.push(l.x[kept[0]], l.x[kept[kept.length - 1] + (l.binned ? 1 : 0)]);
+    }
+    if (curve.log_x) xs = found.flatMap((l) => l.x).filter((v) => positive(v) && v >= Math.min(...xs.filter(isNumber)) && v <= Math.max(...xs));
+    xs = xs.filter(isNumber);
+    const x = xs.length ? [Math.min(...xs), Math.max(...xs)] : [0, 1];
+    if (x[0] === x[1]) { x[0] -= 0.5; x[1] += 0.5; }
+    if (!found.some((l) => l.binned) && xs.length) {
+      if (curve.log_x) { const k = (x[1] / x[0]) ** 0.04; x[0] /= k; x[1] *= k; }
+      else { const k = 0.04 * (x[1] - x[0]); x[0] -= k; x[1] += k; }
+    }
+    const ys = found.flatMap((l) => l.y.flatMap((v, i) => (isNumber(v) ? [v, ...(isNumber(l.error[i]) && !curve.log_y ? [v + l.error[i], v - l.error[i]] : [])] : [])));
+    let y;
+    if (curve.log_y) {
+      const above = ys.filter((v) => v > 0), top = Math.max(...above), bottom = Math.max(Math.min(...above), top * 1e-7);
+      y = above.length ? [bottom / 2, top * 4] : [0.1, 1];
+    } else {
+      let [a, b] = ys.length ? [Math.min(...ys), Math.max(...ys)] : [0, 1];
+      if (found.some((l) => l.binned) || (a > 0 && a < 0.4 * b)) a = Math.min(a, 0);
+      if (found.every((l) => l.y.every((v) => !isNumber(v) || v >= 0))) a = Math.max(a, 0);
+      if (a === b) { a -= 0.5; b += 0.5; }
+      y = [a === 0 ? 0 : a - 0.06 * (b - a), b + 0.1 * (b - a)];
+    }
+    return { x, y };
+  }
+
+  function ratioLimit(found) {
+    const far = [];
+    for (const l of found) if (l.under) l.y.forEach((v, i) => {
+      const r = l.under.y[i];
+      if (isNumber(v) && r > 0 && l.error[i] / r < 0.15) far.push(Math.abs(v / r - 1) + 0.5 * l.error[i] / r);
+    });
+    far.sort((a, b) => a - b);
+    const typical = far.length ? far[Math.floor(0.95 * (far.length - 1))] : 0.2;
+    return RATIO_LIMITS.find((limit) => typical * 1.15 < limit) || 1;
+  }
+
+  function axes(parent, X, Y, box, label, last) {
+    const g = element("g", { class: "axes" }, parent);
+    const yTicks = label.ticks || (Y.log ? logTicks(Y.low, Y.high) : linearTicks(Y.low, Y.high, 4));
+    const biggest = Math.max(...yTicks.map(Math.abs), 0);
+    const power = !Y.log && biggest > 0 && (biggest < 0.02 || biggest >= 1e5) ? 3 * Math.floor(Math.log10(biggest) / 3) : 0;
+    for (const t of yTicks) {
+      const y = round(Y.place(t));
+      element("line", { x1: box.left, x2: box.right, y1: y, y2: y, stroke: "var(--grid)" }, g);
+      element("text", { x: box.left - 6, y: y + 3.5, "text-anchor": "end", fill: "var(--soft)" }, g, tickText(power ? t / 10 ** power : t, yTicks, Y.log));
+    }
+    const xTicks = X.log ? logTicks(X.low, X.high) : linearTicks(X.low, X.high, 6);
+    for (const t of xTicks) {
+      const x = round(X.place(t));
+      element("line", { x1: x, x2: x, y1: box.bottom, y2: box.bottom + 4, stroke: "var(--soft)" }, g);
+      if (last) element("text", { x, y: box.bottom + 16, "text-anchor": "middle", fill: "var(--soft)" }, g, tickText(t, xTicks, X.log));
+    }
+    element("line", { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom, stroke: "var(--soft)" }, g);
+    if (power) element("text", { x: box.left, y: box.top - 1, fill: "var(--soft)", "font-size": 10 }, g, `×10${superscript(power)}`);
+    const middle = (box.top + box.bottom) / 2;
+    element("text", { transform: `translate(12 ${middle}) rotate(-90)`, "text-anchor": "middle", fill: "var(--ink)" }, g, label.y);
+    if (last) element("text", { x: box.right, y: box.bottom + 33, "text-anchor": "end", fill: "var(--ink)" }, g, label.x);
+  }
+
+  let clips = 0;
+  function clipped(svg, box) {
+    const id = `clip${clips++}`, clip = element("clipPath", { id }, svg);
+    element("rect", { x: box.left, y: box.top - 1, width: box.right - box.left, height: box.bottom - box.top + 1 }, clip);
+    return element("g", { "clip-path": `url(#${id})` }, svg);
+  }
+
+  function drawCurve(host) {
+    const { curve, found } = lines(host.dataset.section, host.dataset.curve);
+    const place = host.querySelector(".canvas");
+    const width = Math.max(240, Math.round(place.clientWidth || 360));
+    if (!curve) return;
+    const ratio = curve.ratio && found.some((l) => l.under);
+    const height = Math.round(Math.min(ratio ? 330 : 270, width * (ratio ? 0.86 : 0.7)));
+    const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": curve.title, "font-size": 11, "font-family": "system-ui, sans-serif" });
+    const split = ratio ? Math.round(height * 0.68) : height - SMALL.bottom;
+    const top = { left: SMALL.left, right: width - SMALL.right, top: SMALL.top, bottom: split };
+    const range = ranges(curve, found, curve.ratio);
+    const X = scale(...range.x, top.left, top.right, curve.log_x), Y = scale(...range.y, top.bottom, top.top, curve.log_y);
+    axes(svg, X, Y, top, { x: curve.x_label, y: curve.y_label }, !ratio);
+    const upper = clipped(svg, top);
+    for (const l of found) {
+      const value = (i) => l.y[i], error = (i) => l.error[i];
+      if (l.reference && l.binned && curve.ratio) {
+        for (const run of runs(l, value))
+          element("path", { d: `${path(run, X, Y)}L${round(X.clamp(run[run.length - 1][0]))} ${top.bottom}L${round(X.clamp(run[0][0]))} ${top.bottom}Z`, fill: l.colour, "fill-opacity": 0.16 }, upper);
+      }
+      band(upper, l, X, Y, value, error, l.reference ? 0.35 : 0.22);
+      stroke(upper, l, X, Y, value, l.reference ? 1.1 : 1.6);
+    }
+    if (ratio) {
+      const limit = ratioLimit(found), box = { left: top.left, right: top.right, top: split + SMALL.gap, bottom: height - SMALL.bottom };
+      const R = scale(1 - limit, 1 + limit, box.bottom, box.top, false);
+      axes(svg, X, R, box, { x: curve.x_label, y: "ratio", ticks: [1 - limit / 2, 1, 1 + limit / 2] }, true);
+      const first = found.find((l) => l.reference), lower = clipped(svg, box);
+      if (first) band(lower, first, X, R, (i) => (first.y[i] > 0 ? 1 : null), (i) => first.error[i] / first.y[i], 0.35);
+      element("line", { x1: box.left, x2: box.right, y1: R.place(1), y2: R.place(1), stroke: "var(--g4)" }, svg);
+      for (const l of found) if (l.under) {
+        const value = (i) => (l.under.y[i] > 0 && isNumber(l.y[i]) ? l.y[i] / l.under.y[i] : null);
+        band(lower, l, X, R, value, (i) => l.error[i] / l.under.y[i], 0.25);
+        stroke(lower, l, X, R, value, 1.4);
+      }
+    }
+    place.replaceChildren(svg);
+    pointing(svg, curve, found, X, top, width);
+  }
+
+  // ---- reading values ----
+
+  function pointing(svg, curve, found, X, box, width) {
+    const mark = element("line", { y1: box.top, y2: svg.viewBox.baseVal.height - SMALL.bottom, stroke: "var(--soft)", "stroke-dasharray": "2 3", visibility: "hidden" }, svg);
+    const nearest = (l, x) => {
+      if (!l.binned) return l.x.reduce((best, v, i) => (Math.abs(X.place(v) - X.place(x)) < Math.abs(X.place(l.x[best]) - X.place(x)) ? i : best), 0);
+      const i = l.x.findIndex((edge) => edge > x) - 1;
+      return i >= 0 && i < l.y.length ? i : -1;
+    };
+    const move = (e) => {
+      const seen = svg.getBoundingClientRect(), px = (e.clientX - seen.left) * width / seen.width;
+      if (!found.length || px < box.left || px > box.right) { leave(); return; }
+      const x = X.at(px), l0 = found[0], i0 = nearest(l0, x);
+      if (i0 < 0) { leave(); return; }
+      const centre = l0.binned ? (X.clamp(l0.x[i0]) + X.clamp(l0.x[i0 + 1])) / 2 : X.clamp(l0.x[i0]);
+      mark.setAttribute("x1", centre); mark.setAttribute("x2", centre); mark.setAttribute("visibility", "visible");
+      const where = l0.binned ? `${compact(l0.x[i0])} to ${compact(l0.x[i0 + 1])}` : compact(l0.x[i0]);
+      tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: `${curve.x_label}: ${where}` }));
+      for (const l of found) {
+        const i = nearest(l, x);
+        if (i < 0 || !isNumber(l.y[i])) continue;
+        const row = tip.appendChild(document.createElement("div"));
+        row.append(swatch(l.colour), ` ${l.label}: ${compact(l.y[i])}${l.error[i] > 0 ? ` ± ${compact(l.error[i], 2)}` : ""}`);
+        if (l.under && l.under.y[i] > 0) row.append(`  (${(l.y[i] / l.under.y[i]).toFixed(3)})`);
+      }
+      showTip(e);
+    };
+    const leave = () => { tip.hidden = true; mark.setAttribute("visibility", "hidden"); };
+    svg.addEventListener("pointermove", move);
+    svg.addEventListener("pointerdown", move);
+    svg.addEventListener("pointerleave", leave);
+  }
+
+  function swatch(colour) {
+    const s = document.createElement("i");
+    s.className = "swatch";
+    s.style.background = colour;
+    return s;
+  }
+
+  function showTip(e) {
+    tip.hidden = false;
+    const wide = tip.offsetWidth, tall = tip.offsetHeight;
+    const x = Math.min(Math.max(8, e.clientX + 16), document.documentElement.clientWidth - wide - 8);
+    const y = e.clientY + 18 + tall > window.innerHeight ? e.clientY - tall - 12 : e.clientY + 18;
+    tip.style.transform = `translate(${Math.round(x)}px, ${Math.round(y)}px)`;
+  }
+
+  // ---- matrices ----
+
+  const mixed = (a, b, t) => a.map((v, i) => Math.round(v + (b[i] - v) * t));
+  function shade(v, low, high, dark) {
+    const ground = dark ? [22, 29, 40] : [250, 251, 252], red = dark ? [240, 113, 90] : [178, 34, 46], blue = dark ? [98, 156, 255] : [31, 92, 184];
+    if (low < 0 && high > 0) return v >= 0 ? mixed(ground, red, Math.min(1, v / high)) : mixed(ground, blue, Math.min(1, v / low));
+    return mixed(ground, blue, Math.min(1, Math.max(0, (v - low) / (high - low || 1))));
+  }
+
+  function drawMatrix(host) {
+    const model = numbers.models[Number(host.dataset.model)];
+    const matrix = model.findings.find((f) => f.name === host.dataset.section).matrices.find((m) => m.name === host.dataset.matrix);
+    const place = host.querySelector(".canvas"), rows = matrix.values.length, columns = matrix.column_labels.length;
+    const width = Math.max(220, place.clientWidth || 320), longest = Math.max(...matrix.row_labels.map((t) => t.length), 1);
+    const left = Math.min(width * 0.36, 10 + 5.8 * longest), bottom = Math.min(110, 10 + 5.2 * Math.max(...matrix.column_labels.map((t) => t.length), 1));
+    const cell = (width - left - 4) / columns, tall = Math.max(Math.min(cell, 34), 2) , height = tall * rows + bottom;
+    const canvas = document.createElement("canvas"), dots = Math.min(window.devicePixelRatio || 1, 2), style = getComputedStyle(document.body);
+    canvas.style.height = `${height}px`;
+    canvas.width = width * dots; canvas.height = height * dots;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", matrix.title);
+    const g = canvas.getContext("2d"), dark = matchMedia("(prefers-color-scheme: dark)").matches;
+    g.scale(dots, dots);
+    matrix.values.forEach((row, r) => row.forEach((v, c) => {
+      g.fillStyle = isNumber(v) ? `rgb(${shade(v, matrix.low, matrix.high, dark)})` : style.getPropertyValue("--line");
+      g.fillRect(left + c * cell, r * tall, Math.ceil(cell * dots) / dots, Math.ceil(tall * dots) / dots);
+      if (isNumber(v) && cell > 34 && tall > 16) {
+        const strength = Math.max(...[matrix.low, matrix.high].map(Math.abs));
+        g.fillStyle = Math.abs(v) > 0.6 * strength && !dark ? "#fff" : style.color;
+        g.font = "10px system-ui, sans-serif"; g.textAlign = "center"; g.textBaseline = "middle";
+        g.fillText(compact(v, 2), left + (c + 0.5) * cell, (r + 0.5) * tall);
+      }
+    }));
+    g.fillStyle = style.getPropertyValue("--soft");
+    g.font = "10.5px system-ui, sans-serif";
+    g.textAlign = "right"; g.textBaseline = "middle";
+    const everyRow = Math.ceil(12 / tall), everyColumn = Math.ceil(13 / cell);
+    matrix.row_labels.forEach((t, r) => { if (r % everyRow === 0) g.fillText(t, left - 5, (r + 0.5) * tall, left - 8); });
+    matrix.column_labels.forEach((t, c) => {
+      if (c % everyColumn) return;
+      g.save(); g.translate(left + (c + 0.5) * cell, rows * tall + 5); g.rotate(-Math.PI / 2); g.fillText(t, 0, 0, bottom - 8); g.restore();
+    });
+    canvas.dataset.drawn = String(rows * columns);
+    place.replaceChildren(canvas);
+    const at = (e) => {
+      const box = canvas.getBoundingClientRect(), c = Math.floor((e.clientX - box.left - left) / cell), r = Math.floor((e.clientY - box.top) / tall);
+      if (c < 0 || c >= columns || r < 0 || r >= rows) { tip.hidden = true; return; }
+      const v = matrix.values[r][c];
+      tip.replaceChildren(`${matrix.row_labels[r]} · ${matrix.column_labels[c]}: ${isNumber(v) ? compact(v, 3) : "none"}`);
+      showTip(e);
+    };
+    canvas.addEventListener("pointermove", at);
+    canvas.addEventListener("pointerdown", at);
+    canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
+  }
+
+  // ---- when ----
+
+  const hosts = [...document.querySelectorAll("figure[data-curve], figure[data-matrix]")];
+  const draw = (host) => { host.dataset.done = "1"; (host.dataset.curve ? drawCurve : drawMatrix)(host); };
+  const drawnAgain = (some) => some.filter((h) => h.dataset.done).forEach(draw);
+  const watcher = new IntersectionObserver((entries) => {
+    for (const e of entries) if (e.isIntersecting && !e.target.dataset.done) draw(e.target);
+  }, { rootMargin: "900px 0px" });
+  hosts.forEach((h) => watcher.observe(h));
+  window.addEventListener("beforeprint", () => hosts.forEach(draw));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawnAgain(hosts.filter((h) => h.dataset.matrix)));
+  let width = document.documentElement.clientWidth;
+  window.addEventListener("resize", () => {
+    if (document.documentElement.clientWidth === width) return;
+    width = document.documentElement.clientWidth;
+    drawnAgain(hosts);
+  });
+
+  for (const button of document.querySelectorAll("button[data-toggle]"))
+    button.addEventListener("click", () => {
+      const m = Number(button.dataset.toggle), off = !hidden.has(m);
+      if (off) hidden.add(m); else hidden.delete(m);
+      button.setAttribute("aria-pressed", String(!off));
+      drawnAgain(hosts.filter((h) => h.dataset.curve));
+    });
+
+  // A figure as a file of its own: colours written out, names of the models beneath.
+  function standalone(host) {
+    const svg = host.querySelector("svg").cloneNode(true), { found } = lines(host.dataset.section, host.dataset.curve);
+    const [w, h] = [svg.viewBox.baseVal.width, svg.viewBox.baseVal.height], style = getComputedStyle(document.documentElement);
+    const named = found.filter((l) => l.label), tall = h + 8 + 15 * named.length;
+    named.forEach((l, i) => {
+      const y = h + 8 + 15 * i;
+      element("line", { x1: SMALL.left, x2: SMALL.left + 20, y1: y, y2: y, stroke: l.colour, "stroke-width": 2, "stroke-dasharray": l.dash }, svg);
+      element("text", { x: SMALL.left + 26, y: y + 4, fill: "var(--ink)" }, svg, l.label);
+    });
+    svg.setAttribute("viewBox", `0 0 ${w} ${tall}`);
+    svg.setAttribute("height", tall);
+    const text = new XMLSerializer().serializeToString(svg);
+    return text.replace(/var\((--[\w-]+)\)/g, (_, name) => style.getPropertyValue(name).trim());
+  }
+
+  function save(name, type, text) {
+    const link = Object.assign(document.createElement("a"), { download: name, href: URL.createObjectURL(new Blob([text], { type })) });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+  for (const button of document.querySelectorAll("button[data-svg]"))
+    button.addEventListener("click", () => { const host = button.closest("figure"); draw(host); save(`${host.dataset.curve}.svg`, "image/svg+xml", standalone(host)); });
+  document.getElementById("save-json")?.addEventListener("click", () => save("scores.json", "application/json", JSON.stringify(numbers, null, 1)));
+})();

@@ -1,0 +1,109 @@
+"""`calogen evaluate`: one or several models, points or voxels, and requests that cannot be judged."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from calogen import BOX_30, Showers, write
+from calogen.cli import main
+from calogen.cli.samples import examine
+from calogen.data.projection import voxelize
+
+N = 60
+
+
+@pytest.fixture
+def files(tmp_path: Path, draw: Callable[..., Showers]) -> dict[str, str]:
+    """A truth, two models, and files that cannot be judged against it."""
+    paths = {name: tmp_path / f"{name}.h5" for name in ("geant4", "a", "b", "copy", "three", "box", "nan", "voxels")}
+    samples = {name: draw(N, seed=seed) for seed, name in enumerate(("geant4", "a", "b"))}
+    for name, showers in samples.items():
+        write(paths[name], showers)
+    write(paths["copy"], samples["a"], provenance={})
+    paths["copy"].write_bytes(paths["a"].read_bytes())
+    write(paths["three"], draw(3, seed=7))
+    write(paths["box"], _in_box(samples["a"]))
+    write(paths["nan"], samples["a"], format="showerdata")
+    with h5py.File(paths["nan"], "r+") as file:
+        energies = file["energies"]
+        energies[5] = np.nan
+    write(paths["voxels"], voxelize(_in_box(samples["a"]))[0])
+    return {name: str(path) for name, path in paths.items()} | {"new": str(tmp_path / "new"), "folder": str(tmp_path)}
+
+
+def _in_box(s: Showers) -> Showers:
+    return Showers(s.x, s.y, s.layer, s.energy, s.offsets, s.incident, BOX_30)
+
+
+def test_several_models_on_one_page(files, capsys):
+    arguments = ["evaluate", files["a"], files["b"], "--truth", files["geant4"], "-o", files["new"]]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    for word in ("Visible energy", "floor", "a", "b", "indistinguishable", "report in"):
+        assert word in out
+    folder = Path(files["new"])
+    page, scores = (folder / "index.html").read_text(), json.loads((folder / "scores.json").read_text())
+    assert [m["label"] for m in scores["models"]] == ["a", "b"]
+    assert len(scores["models"][0]["provenance"]["sha256"]) == 64
+    assert 'src="http' not in page
+    assert 'id="displays"' in page
+    assert all({"value", "error", "floor", "indistinguishable"} <= set(s) for s in _scores(scores))
+    assert len((folder / "scores.csv").read_text().splitlines()) == 1 + len(_scores(scores))
+    assert main([*arguments, "-q"]) == 2
+
+
+def _scores(plain):
+    return [s for m in plain["models"] for f in m["findings"] for s in f["scores"]]
+
+
+def test_two_files_are_generated_and_truth(files):
+    assert main(["evaluate", files["a"], files["geant4"], "-o", files["new"], "-q"]) == 0
+    scores = json.loads((Path(files["new"]) / "scores.json").read_text())
+    assert (scores["truth"]["label"], scores["models"][0]["label"]) == ("geant4.h5", "a")
+    assert (scores["detector"], scores["truth"]["n_showers"]) == ("ild-ecal", N)
+
+
+def test_files_of_one_name_are_called_by_their_folders(files, draw, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other / "a.h5", draw(3, seed=8))
+    truth, *models = examine([Path(files["a"]), other / "a.h5"], Path(files["geant4"]), None, None)
+    assert truth.n_showers == N
+    assert [m.label for m in models] == [f"{tmp_path.name}/a", "other/a"]
+
+
+MISTAKES = {
+    "no truth": (["{a}"], "--truth"),
+    "no truth of three": (["{a}", "{b}", "{geant4}"], "--truth"),
+    "no model": (["--truth", "{geant4}"], "nothing to judge"),
+    "missing file": (["{folder}/none.h5", "{geant4}"], "no such file"),
+    "missing truth": (["{a}", "--truth", "{folder}/none.h5"], "no such file"),
+    "same file twice": (["{a}", "{a}", "--truth", "{geant4}"], "given twice"),
+    "the truth as a model": (["{geant4}", "{geant4}"], "given twice"),
+    "a copy": (["{a}", "{copy}", "--truth", "{geant4}"], "is a copy of"),
+    "three showers": (["{three}", "{geant4}"], "at least 20"),
+    "other detector": (["{box}", "{geant4}"], "box-30"),
+    "voxels against points": (["{voxels}", "{box}"], "holds voxels"),
+    "not a number": (["{nan}", "{geant4}", "--detector", "ild-ecal"], "{nan}"),
+    "floor of another detector": (["{a}", "{geant4}", "--floor", "{box}"], "box-30"),
+    "a full directory": (["{a}", "{geant4}", "-o", "{folder}"], "not empty"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_bad_input_is_one_line(mistake, files, capfd):
+    arguments, expected = MISTAKES[mistake]
+    given = [a.format(**files) for a in arguments]
+    if "-o" not in given:
+        given += ["-o", files["new"]]
+    assert main(["evaluate", *given]) == 2
+    out, err = capfd.readouterr()
+    (line,) = (text for text in err.splitlines() if text.strip())
+    assert line.startswith("calogen: error: ")
+    assert expected.format(**files) in line
+    assert not out
+    assert not Path(files["new"]).exists()

@@ -74,10 +74,30 @@ def test_whitening_uncorrelates() -> None:
     g = torch.Generator().manual_seed(3)
     a = torch.randn(3, 3, generator=g)
     z = torch.randn(20_000, 3, generator=g) @ a.T
-    w = Whitening(3)
-    w.fit(z)
-    assert float((torch.cov(w(z).T) - torch.eye(3)).abs().max()) < 0.05
-    torch.testing.assert_close(w.inverse(w(z)), z, rtol=1e-4, atol=1e-4)
+    w, s = Whitening(3), torch.rand(20_000, generator=g)
+    w.fit(z, s)
+    assert float((torch.cov(w(z, s).T) - torch.eye(3)).abs().max()) < 0.05
+    torch.testing.assert_close(w.inverse(w(z, s), s), z, rtol=1e-4, atol=1e-4)
+
+
+def test_whitening_follows_the_condition() -> None:
+    g = torch.Generator().manual_seed(5)
+    s = torch.rand(30_000, generator=g)
+    z = torch.randn(30_000, 2, generator=g)
+    z[:, 1] = s * z[:, 0] + (1 - s**2).sqrt() * z[:, 1]  # correlation s
+    left = {}
+    for knots in (1, 3):
+        w = Whitening(2, knots)
+        w.fit(z, s)
+        x = w(z, s)
+        slices = [x[(s >= low) & (s < low + 0.3)] for low in (0.0, 0.3, 0.6)]
+        left[knots] = max(abs(float(torch.corrcoef(part.T)[0, 1])) for part in slices)
+    assert left[3] < 0.15 < 0.3 < left[1]
+    beyond = torch.tensor([-1.0, 2.0])
+    torch.testing.assert_close(w.inverse(w(z[:2], beyond), beyond), z[:2], rtol=1e-4, atol=1e-4)
+    alike = Whitening(2, knots=3)
+    alike.fit(z[:500], torch.ones(500))  # one direction: one factor decides
+    torch.testing.assert_close(alike.inverse(alike(z[:5], torch.ones(5)), torch.ones(5)), z[:5], rtol=1e-4, atol=1e-4)
 
 
 def test_conditional_standardisation_removes_mean_and_scale() -> None:

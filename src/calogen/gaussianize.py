@@ -167,31 +167,62 @@ class LayerQuantiles(nn.Module):
 
 
 class Whitening(nn.Module):
-    """Correlated z [N, D] of zero mean -> uncorrelated of unit variance, by the Cholesky factor of the covariance."""
+    """Correlated z [N, D] of zero mean -> uncorrelated of unit variance, by Cholesky factors of the covariance.
+
+    Correlations may change with one condition s (the angle of a shower decides how its layers hang together): a
+    factor is fitted about each of K values of s and the factor at s is linear in between.
+
+    Args:
+        dim: D.
+        knots: K.
+    """
 
     factor: Tensor
+    range: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, knots: int = 1) -> None:
         super().__init__()
-        self.register_buffer("factor", torch.eye(dim))
+        self.register_buffer("factor", torch.eye(dim).repeat(knots, 1, 1))
+        self.register_buffer("range", torch.tensor([0.0, 1.0]))
 
     @torch.no_grad()
-    def fit(self, z: Tensor) -> None:
-        """Take the covariance of z [N, D]; `RIDGE` keeps nearly dependent dimensions apart."""
+    def fit(self, z: Tensor, s: Tensor) -> None:
+        """Take the covariances of z [N, D] about K values spread over s [N]; `RIDGE` keeps dependent dimensions apart.
+
+        Where few showers decide, the covariance leans on that of all.
+        """
+        self.range.copy_(torch.stack([s.min(), s.max()]))
         z = z.double()
-        covariance = z.T @ z / len(z)
-        covariance += WHITENING_RIDGE * torch.eye(len(covariance), dtype=torch.float64)
-        self.factor.copy_(torch.linalg.cholesky(covariance))
+        ridge = WHITENING_RIDGE * torch.eye(z.shape[1], dtype=torch.float64)
+        pooled = z.T @ z / len(z)
+        for k, weight in enumerate(self._weights(s).double().T):
+            own = (z * weight[:, None]).T @ z
+            lean = WHITENING_LEAN * z.shape[1]
+            covariance = (own + lean * pooled) / (weight.sum() + lean)
+            self.factor[k] = torch.linalg.cholesky(covariance + ridge)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """z [N, D] -> uncorrelated [N, D]."""
-        return torch.linalg.solve_triangular(self.factor, z.T, upper=False).T
+    def _weights(self, s: Tensor) -> Tensor:
+        """Shares [N, K] of the factors at s [N]."""
+        knots = torch.arange(len(self.factor), device=s.device)
+        low, high = self.range
+        place = ((s - low) / (high - low).clamp(min=LEAST_RANGE)).clamp(0, 1) * (len(knots) - 1)
+        return (1 - (place[:, None] - knots).abs()).clamp(min=0)
 
-    def inverse(self, w: Tensor) -> Tensor:
-        """Uncorrelated [N, D] -> z [N, D]."""
-        return w @ self.factor.T
+    def forward(self, z: Tensor, s: Tensor) -> Tensor:
+        """z [N, D], s [N] -> uncorrelated [N, D]."""
+        factor = torch.einsum("nk,kij->nij", self._weights(s), self.factor)
+        return torch.linalg.solve_triangular(factor, z[:, :, None], upper=False)[:, :, 0]
+
+    def inverse(self, w: Tensor, s: Tensor) -> Tensor:
+        """Uncorrelated [N, D], s [N] -> z [N, D]."""
+        weights = self._weights(s)
+        parts = [weights[:, k, None] * (w @ factor.T) for k, factor in enumerate(self.factor)]
+        return torch.stack(parts).sum(0)
 
 
+WHITENING_LEAN = 1.0
+"""How many showers, in units of D, the covariance of all counts for beside those about a knot."""
+LEAST_RANGE = 1e-4
 WHITENING_RIDGE = 1e-3
 """Variance added to each (unit-variance) dimension before its correlations are taken."""
 

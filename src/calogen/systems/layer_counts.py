@@ -126,9 +126,11 @@ def _shares(values: NDArray[Any]) -> NDArray[Any]:
 
 
 class FittedTargets(ProfileTargets):
-    """ln(1 + n_l), ln(E_l / n_l) and the centre of gravity, standardised given the condition, made normal, whitened.
+    """Centre of gravity, then ln(1 + n_l) and ln(E_l / n_l) given its depth: standardised, made normal, whitened.
 
-    All of it is fitted. Counts are spread over [n, n + 1); the energy per point of a layer without points,
+    A photon that converts late moves its whole shower: all layers follow the depth of the centre of gravity, far from
+    linearly. Layers are therefore standardised given the condition and that depth; what is left of them is nearly
+    normal. All of it is fitted. Counts are spread over [n, n + 1); the energy per point of a layer without points,
     which does not exist, is drawn from N(0, 1). Energies come out positive and zero exactly where there are no points.
 
     Args:
@@ -139,10 +141,13 @@ class FittedTargets(ProfileTargets):
     def __init__(self, layers: int, condition: int) -> None:
         super().__init__()
         self.layers = layers
-        self.dim = 2 + 2 * layers
-        self.standardize = ConditionalStandardize(self.dim, len(_monomials(condition)))
-        self.quantiles = GaussianQuantiles(self.dim)
-        self.whitening = Whitening(self.dim)
+        self.dim = COG + 2 * layers
+        features = len(_monomials(condition))
+        self.cog_standardize = ConditionalStandardize(COG, features)
+        self.cog_quantiles = GaussianQuantiles(COG)
+        self.standardize = ConditionalStandardize(2 * layers, features + DEPTH_FEATURES)
+        self.quantiles = GaussianQuantiles(2 * layers)
+        self.whitening = Whitening(self.dim, WHITENING_KNOTS)
 
     @staticmethod
     def _features(condition: Tensor) -> Tensor:
@@ -150,37 +155,59 @@ class FittedTargets(ProfileTargets):
         one = torch.ones_like(condition[:, :1])
         return torch.cat([condition, one], dim=1)[:, _factors(condition.shape[1])].prod(dim=2)
 
-    def _values(self, profile: LayerProfile, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _layer_features(self, condition: Tensor, depth: Tensor) -> Tensor:
+        """What layers are standardised on: the condition, and the normal depth [N] of the centre of gravity."""
+        d = depth.clamp(-DEPTH_RANGE, DEPTH_RANGE)[:, None]
+        main = condition[:, [0, -1]]
+        powers = torch.cat([d, d**2, d**3, d**4, d * main, d**2 * main], dim=1)
+        return torch.cat([self._features(condition), powers], dim=1)
+
+    def _values(self, profile: LayerProfile, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Centre of gravity [N, 3], layer values [N, 2 L], and which of these exist."""
         counts, energy = profile.counts, profile.energy
         per_point = np.log(np.maximum(energy, LEAST_ENERGY_GEV) / np.maximum(counts, 1))
-        values = [profile.cog[:, :2], np.log1p(counts + rng.random(counts.shape)), per_point]
-        present = np.concatenate([np.ones((len(counts), 2 + self.layers), bool), counts > 0], axis=1)
-        return torch.from_numpy(np.concatenate(values, axis=1)).float(), torch.from_numpy(present)
+        layers = np.concatenate([np.log1p(counts + rng.random(counts.shape)), per_point], axis=1)
+        present = np.concatenate([np.ones(counts.shape, bool), counts > 0], axis=1)
+        return torch.from_numpy(profile.cog).float(), torch.from_numpy(layers).float(), torch.from_numpy(present)
 
     def fit(self, profile: LayerProfile, condition: Tensor) -> None:
         """See `ProfileTargets`."""
         rng = np.random.default_rng(FIT_SEED)
         features = self._features(condition)
-        values, present = self._values(profile, rng)
+        cog, values, present = self._values(profile, rng)
+        self.cog_standardize.fit(cog, features, torch.ones(cog.shape, dtype=torch.bool))
+        self.cog_quantiles.fit(self.cog_standardize(cog, features))
+        centre = self.cog_quantiles(self.cog_standardize(cog, features))
+        features = self._layer_features(condition, centre[:, -1])
         self.standardize.fit(values, features, present)
         z = _fill(self.standardize(values, features), present, rng)
         self.quantiles.fit(z)
-        self.whitening.fit(self.quantiles(z))
+        self.whitening.fit(torch.cat([centre, self.quantiles(z)], dim=1), condition[:, -1])
 
     def encode(self, profile: LayerProfile, condition: Tensor, rng: np.random.Generator) -> Tensor:
         """See `ProfileTargets`."""
-        values, present = self._values(profile, rng)
-        z = _fill(self.standardize(values, self._features(condition)), present, rng)
-        return self.whitening(self.quantiles(z))
+        cog, values, present = self._values(profile, rng)
+        centre = self.cog_quantiles(self.cog_standardize(cog, self._features(condition)))
+        z = self.standardize(values, self._layer_features(condition, centre[:, -1]))
+        z = torch.cat([centre, self.quantiles(_fill(z, present, rng))], dim=1)
+        return self.whitening(z, condition[:, -1])
 
     def decode(self, x: Tensor, condition: Tensor) -> LayerProfile:
         """See `ProfileTargets`; counts come out whole."""
-        z = self.quantiles.inverse(self.whitening.inverse(x))
-        values = self.standardize.inverse(z, self._features(condition)).double().cpu().numpy()
-        counts = np.floor(np.expm1(np.clip(values[:, 2 : 2 + self.layers], 0.0, MAX_LOG)))
-        energy = counts * np.exp(np.clip(values[:, 2 + self.layers :], -MAX_LOG, MAX_LOG))
-        cog = np.concatenate([values[:, :2], np.zeros((len(values), 1))], axis=1)
-        return LayerProfile(counts, energy, cog)
+        centre, z = self.whitening.inverse(x, condition[:, -1]).tensor_split([COG], dim=1)
+        cog = self.cog_standardize.inverse(self.cog_quantiles.inverse(centre), self._features(condition))
+        features = self._layer_features(condition, centre[:, -1])
+        values = self.standardize.inverse(self.quantiles.inverse(z), features).double().cpu().numpy()
+        counts = np.floor(np.expm1(np.clip(values[:, : self.layers], 0.0, MAX_LOG)))
+        energy = counts * np.exp(np.clip(values[:, self.layers :], -MAX_LOG, MAX_LOG))
+        return LayerProfile(counts, energy, cog.double().cpu().numpy())
+
+
+COG = 3
+"""Coordinates of the centre of gravity."""
+DEPTH_FEATURES = 8
+DEPTH_RANGE = 3.5
+"""Standard deviations beyond which the layers follow the depth of the centre of gravity no further."""
 
 
 def _monomials(condition: int) -> list[tuple[int, ...]]:
@@ -194,6 +221,8 @@ def _monomials(condition: int) -> list[tuple[int, ...]]:
 
 
 PROFILE_ORDER = 4
+WHITENING_KNOTS = 3
+"""Depth cosines (energies, where there are no directions) about which correlations of layers are fitted."""
 
 
 @cache

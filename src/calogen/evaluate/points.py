@@ -1,0 +1,140 @@
+"""The whole judgement of point clouds in one call: the table and every part, each stream read once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from calogen.evaluate.angle import Angle
+from calogen.evaluate.clusters import SingleClusters
+from calogen.evaluate.collect import KEPT_SHOWERS, align, collect
+from calogen.evaluate.correlations import Correlations
+from calogen.evaluate.diphoton import Diphoton
+from calogen.evaluate.evaluation import Evaluation
+from calogen.evaluate.findings import Findings
+from calogen.evaluate.hadronic import Hadronic
+from calogen.evaluate.incidents import Sample, check_same_detector, match_incident
+from calogen.evaluate.mip import MipPeak
+from calogen.evaluate.observables import Observed
+from calogen.evaluate.parts import Collected, Part
+from calogen.evaluate.protocol import REPLICAS, judge_aligned
+from calogen.evaluate.response import Response
+from calogen.evaluate.sections import Sections
+
+PARTS: dict[str, Part] = {
+    part.name: part
+    for part in (
+        Sections(),
+        MipPeak(),
+        Hadronic(),
+        Response(),
+        Correlations(),
+        Angle(),
+        SingleClusters(),
+        Diphoton(),
+    )
+}
+"""Every part by its name, with its defaults."""
+
+
+class PointJudgement(NamedTuple):
+    """The table of the point-cloud protocol, and what each part found."""
+
+    evaluation: Evaluation
+    findings: tuple[Findings, ...]
+
+
+def judge_points(
+    generated: Sample,
+    truth: Sample,
+    *,
+    seed: int = 0,
+    parts: Sequence[str | Part] = tuple(PARTS),
+    floor_sample: Sample | None = None,
+    match: bool = False,
+    replicas: int = REPLICAS,
+    keep: int = KEPT_SHOWERS,
+) -> PointJudgement:
+    """Judge generated showers against Geant4, after projection into the detector's cells and its thresholds.
+
+    Args:
+        generated: showers of the model, or batches of them; a stream is read once.
+        truth: showers of Geant4, of the same detector.
+        seed: of resampling, of the choice of showers kept as points, and of the places of overlaid pairs.
+        parts: names from `PARTS`, or parts with other options, such as `Angle(percent=10)`.
+        floor_sample: another Geant4 sample whose distance to the truth is the floor of the table (not of the parts).
+        match: first subsample both to a common spectrum of incident energy (`incidents.match_incident`).
+        replicas: resamplings behind errors and floors.
+        keep: showers kept as points, for the clusters.
+
+    Raises:
+        ValueError: different detectors or particle types, too few showers, unknown parts, no common energies.
+    """
+    chosen = parts_named(parts)
+    true = collect(truth, chosen, what="truth", seed=seed, keep=keep)
+    gen = collect(generated, chosen, what="generated sample", seed=seed, keep=keep)
+    floor = None if floor_sample is None else collect(floor_sample, (), what="floor sample", keep=0).observed
+    return judge_collected(gen, true, seed=seed, parts=chosen, floor=floor, match=match, replicas=replicas)
+
+
+def judge_collected(
+    generated: Collected,
+    truth: Collected,
+    *,
+    seed: int = 0,
+    parts: Sequence[str | Part] = tuple(PARTS),
+    floor: Observed | None = None,
+    match: bool = False,
+    replicas: int = REPLICAS,
+) -> PointJudgement:
+    """`judge_points` for samples already read by `collect` with these parts (so one truth serves many models).
+
+    Raises:
+        ValueError: as `judge_points`, and a part that was not collected.
+    """
+    chosen = parts_named(parts)
+    for part in chosen:
+        if part.name not in generated.rows or part.name not in truth.rows:
+            raise ValueError(f"part {part.name!r} was not collected; name it when the samples are read")
+    check_same_detector(generated.detector, truth.detector)
+    remarks: tuple[str, ...] = ()
+    if match:
+        m = match_incident(generated.observed.incident_energy, truth.observed.incident_energy, seed)
+        generated, truth = generated.ordered(m.generated), truth.ordered(m.truth)
+        remarks = (m.text,)
+    pair = align(generated, truth, seed=seed, replicas=replicas)
+    evaluation = judge_aligned(
+        pair.generated.observed,
+        pair.truth.observed,
+        pair.paired,
+        pair.detector,
+        pair.truth.binning,
+        floor=floor,
+        seed=seed,
+        replicas=replicas,
+    )
+    findings = []
+    for part in chosen:
+        start = time.perf_counter()
+        found = part.findings(pair)
+        findings.append(replace(found, seconds=time.perf_counter() - start))
+    return PointJudgement(replace(evaluation, warnings=(*remarks, *evaluation.warnings)), tuple(findings))
+
+
+def parts_named(parts: Sequence[str | Part]) -> tuple[Part, ...]:
+    """The parts of these names, and those given as such.
+
+    Raises:
+        ValueError: an unknown name, or one given twice.
+    """
+    for name in (p for p in parts if isinstance(p, str)):
+        if name not in PARTS:
+            raise ValueError(f"unknown part {name!r} of the judgement; known: {', '.join(PARTS)}")
+    chosen = tuple(PARTS[p] if isinstance(p, str) else p for p in parts)
+    names = [p.name for p in chosen]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"part {name!r} of the judgement is named twice")
+    return chosen

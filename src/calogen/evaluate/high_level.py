@@ -166,6 +166,19 @@ def least_energy(threshold_gev: float) -> np.float32:
     return max(np.float32(threshold_gev), np.finfo(np.float32).smallest_subnormal)
 
 
+def least_per_cell(detector: Detector) -> NDArray[np.float32] | np.float32:
+    """`least_energy` of every cell in the detector's order; one number where all layers have the same."""
+    least = [least_energy(float(t)) for t in detector.threshold_gev]
+    if len(set(least)) == 1:
+        return least[0]
+    return np.repeat(np.array(least, dtype=np.float32), detector.cells_per_layer)
+
+
+def cut(energy: NDArray[np.float32], detector: Detector) -> NDArray[np.float32]:
+    """Voxels `[N, cells]` GeV with those below their layer's threshold set to zero: the challenge's cut."""
+    return np.where(energy >= least_per_cell(detector), energy, np.float32(0))
+
+
 def high_level(voxels: Voxels) -> HighLevel:
     """The features of voxels, cells below their layer's threshold set to zero first (the challenge's cut).
 
@@ -268,7 +281,7 @@ def low_level_features(voxels: Voxels) -> Inputs:
 
     Voxels below threshold are set to zero first.
     """
-    scaled = np.where(voxels.energy >= _least_per_cell(voxels.detector), voxels.energy, np.float32(0))
+    scaled = cut(voxels.energy, voxels.detector)
     scaled /= voxels.incident.energy[:, None]
     values = np.concatenate([_log10_incident(voxels.incident), scaled], axis=1, dtype=np.float32)
     return Inputs(values, ("log10_incident_energy", *_voxel_names(voxels.detector)))
@@ -294,11 +307,6 @@ def _log10_mev(energy_gev: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _log10_incident(incident: Incident) -> NDArray[np.float64]:
     return np.asarray(np.log10(incident.energy.astype(np.float64) * MEV_PER_GEV))[:, None]
-
-
-def _least_per_cell(detector: Detector) -> NDArray[np.float32]:
-    least = np.array([least_energy(t) for t in detector.threshold_gev], dtype=np.float32)
-    return np.repeat(least, detector.cells_per_layer)
 
 
 def _voxel_names(detector: Detector) -> list[str]:

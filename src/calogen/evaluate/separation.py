@@ -17,20 +17,28 @@ from calogen.evaluate.metrics import EMPTY_BIN, MIN_BLOCKS_FOR_POWER, Resampling
 SMALLEST_SUM = 1e-16
 """Added to p + q, as in the challenge's code: bins that are empty in both samples count nothing."""
 
+PIECE_ENTRIES = 1 << 17
+"""Bins of replicas handled at once, so that they stay in the processor's cache."""
+
 
 def separation_power(p: NDArray[Any], q: NDArray[Any]) -> NDArray[np.float64]:
     """Separation power of counts `[..., bins]`.
 
     A sample without entries has nothing in common with one that has some (1); two without entries are equal (0).
 
-    >>> float(separation_power(np.array([1, 1, 0]), np.array([0, 1, 1])))
+    >>> round(float(separation_power(np.array([1, 1, 0]), np.array([0, 1, 1]))), 9)
     0.5
     """
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     n, m = p.sum(axis=-1, keepdims=True), q.sum(axis=-1, keepdims=True)
     p = p / np.where(n > 0, n, 1.0)
     q = q / np.where(m > 0, m, 1.0)
-    power = 0.5 * np.sum((p - q) ** 2 / (p + q + SMALLEST_SUM), axis=-1)
+    both = p + q
+    both += SMALLEST_SUM
+    p -= q
+    p *= p
+    p /= both
+    power = 0.5 * p.sum(axis=-1)
     one_is_empty = (n[..., 0] > 0) != (m[..., 0] > 0)
     return np.asarray(np.where(one_is_empty, 1.0, power))
 
@@ -71,10 +79,9 @@ def separation(
     """
     value = separation_power(*((generated.sum(axis=0), truth.sum(axis=0)) if totals is None else totals))
     blocks = truth.shape[0]
-    first, second = resampling.draws(blocks)
-    drawn = separation_power(_weighted(first, generated), _weighted(second, truth))
-    halves = _between(truth, resampling.splits(blocks))
-    quarters = None if blocks < MIN_BLOCKS_FOR_POWER else _between(truth, resampling.splits(blocks, 0.5))
+    drawn = _replicas(resampling.draws(blocks), generated, truth)
+    halves = _replicas(resampling.splits(blocks), truth, truth)
+    quarters = None if blocks < MIN_BLOCKS_FOR_POWER else _replicas(resampling.splits(blocks, 0.5), truth, truth)
     ratio = resampling.size_ratio
     layers = _measured(value, drawn, halves, quarters, ratio)
     mean = _measured(
@@ -87,15 +94,17 @@ def separation(
     return Separation(layers, mean)
 
 
-def _weighted(weights: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums of blocks `[replicas, layers, bins]` for weights `[replicas, blocks]`."""
-    return (weights @ counts.reshape(counts.shape[0], -1)).reshape(weights.shape[0], *counts.shape[1:])
-
-
-def _between(
-    truth: NDArray[np.float64], splits: tuple[NDArray[np.float64], NDArray[np.float64]]
+def _replicas(
+    weights: tuple[NDArray[np.float64], NDArray[np.float64]], p: NDArray[np.float64], q: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    return separation_power(_weighted(splits[0], truth), _weighted(splits[1], truth))
+    """Separation powers `[replicas, layers]` of sums of blocks, for weights `[replicas, blocks]` of either sample."""
+    sums = [
+        (w @ counts.reshape(counts.shape[0], -1)).reshape(-1, *counts.shape[1:])
+        for w, counts in zip(weights, (p, q), strict=True)
+    ]
+    step = max(1, PIECE_ENTRIES // p[0].size)
+    starts = range(0, sums[0].shape[0], step)
+    return np.concatenate([separation_power(sums[0][i : i + step], sums[1][i : i + step]) for i in starts])
 
 
 def _measured(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calogen.data.voxels import Voxels
 from calogen.detector.catalog import DS23_THRESHOLD_GEV
 from calogen.detector.geometry import Detector
-from calogen.evaluate.high_level import least_energy
+from calogen.evaluate.high_level import least_energy, least_per_cell
 
 FINE_PER_OCTAVE = 1 << 16
 """Counters between an energy and its double, for the totals."""
@@ -32,19 +32,23 @@ PIECE_SHOWERS = 16
 _MANTISSA_BITS, _EXPONENT_BIAS = 23, 127  # of float32
 
 
+def lowest_edge(threshold_gev: float) -> float:
+    """Where logarithmic bins of energies begin: at the threshold; where there is none, at that of data sets 2 and 3."""
+    return float(least_energy(threshold_gev if threshold_gev > 0 else DS23_THRESHOLD_GEV))
+
+
 class VoxelSpectrum:
     """Counts of the voxels above threshold of a growing sample; `add` batches, then ask for `counts` in any bins.
 
-    `lowest_gev` is where bins begin: the lowest threshold of the detector (that of data sets 2 and 3 for a detector
-    without one). `highest_gev` is the largest voxel so far, `below` counts the voxels under `lowest_gev`.
+    `lowest_gev` is where bins begin: the lowest threshold of the detector (see `lowest_edge`). `highest_gev` is the
+    largest voxel so far, `n_voxels` counts all that are hit, also below `lowest_gev`.
     """
 
     def __init__(self, detector: Detector, *, kept_values: int = KEPT_VALUES) -> None:
-        thresholds = detector.threshold_gev[detector.threshold_gev > 0]
-        self.lowest_gev = float(least_energy(thresholds.min() if thresholds.size else DS23_THRESHOLD_GEV))
+        self.lowest_gev = min(lowest_edge(t) for t in detector.threshold_gev)
         self.highest_gev = 0.0
-        self.below = 0
-        self._least = _least_per_cell(detector)
+        self.n_voxels = 0
+        self._least = least_per_cell(detector)
         self._bottom_octave = int(np.frexp(self.lowest_gev)[1]) - 1
         self._octaves = TOP_OCTAVE - self._bottom_octave
         self._kept_values = kept_values
@@ -71,11 +75,11 @@ class VoxelSpectrum:
             if highest >= 2.0**TOP_OCTAVE:
                 raise ValueError(f"a voxel of {highest:g} GeV is above {2.0**TOP_OCTAVE:g} GeV: check its energy unit")
             self.highest_gev = max(self.highest_gev, highest)
+            self.n_voxels += values.size
             ends = np.searchsorted(here, np.arange(1, len(energy) + 1) * energy.shape[1])
             shower = np.repeat(np.arange(len(energy)), np.diff(ends, prepend=0))
             if lowest < self.lowest_gev:
                 inside = values >= np.float32(self.lowest_gev)
-                self.below += int(np.count_nonzero(~inside))
                 values, shower = values[inside], shower[inside]
             key = shower * width + self._key(values, COARSE_PER_OCTAVE)
             counted = np.bincount(key, minlength=len(energy) * width)
@@ -166,11 +170,3 @@ def voxel_spectrum(batches: Sequence[Voxels]) -> VoxelSpectrum:
     for batch in batches:
         spectrum.add(batch)
     return spectrum
-
-
-def _least_per_cell(detector: Detector) -> NDArray[np.float32] | np.float32:
-    """The least energy of a hit, one number where all layers have the same."""
-    least = [least_energy(float(t)) for t in detector.threshold_gev]
-    if len(set(least)) == 1:
-        return least[0]
-    return np.repeat(np.array(least, dtype=np.float32), detector.cells_per_layer)

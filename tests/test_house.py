@@ -42,7 +42,7 @@ NEVER = {
 
 PAPERS = {"omnijet", "calodream", "caloclouds", "calohadronic", "allshowers"}
 
-ONE_ROOM = {"matplotlib": "report/", "mplhep": "report/", "plotly": "report/", "h5py": "data/formats/"}
+ONE_ROOM = {"matplotlib": "report/", "plotly": "report/", "h5py": "data/formats/"}
 
 BANNED = {"utils", "util", "misc", "common", "helpers", "base", "v2"}
 

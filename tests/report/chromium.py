@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 FIRST_FD = 50
 
 
@@ -36,7 +36,10 @@ def _pipe() -> tuple[int, int]:
 
 
 class Browser:
-    """One page of one browser; `errors` collects what its console complains of."""
+    """One page of one browser.
+
+    Since the page was opened, `errors` is what its console complained of and `requests` what it loaded.
+    """
 
     def __init__(self, program: str) -> None:
         self._profile = tempfile.mkdtemp(prefix="calogen-chromium-")
@@ -70,11 +73,11 @@ class Browser:
         self._buffer, self._number, self._session = b"", 0, ""
         self._events: list[dict[str, Any]] = []
         self.errors: list[str] = []
+        self.requests: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.requests: list[str] = []
 
     def __enter__(self) -> Browser:
         return self
@@ -145,7 +148,8 @@ class Browser:
 
     def open(self, page: Path) -> None:
         """Load a page from disk and wait until it is there."""
-        self._events.clear()
+        for record in (self._events, self.errors, self.requests):
+            record.clear()
         self.call("Page.navigate", url=page.resolve().as_uri())
         while not self._events:
             self._read()

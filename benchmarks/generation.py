@@ -58,9 +58,9 @@ class FixedProfile(CaloClouds):
     counts: NDArray[np.int64]
 
     def _draw_profile(self, incident: Incident, condition: Tensor, streams: list[np.random.Generator]) -> LayerProfile:
-        dim = self.profile.flow.dim
+        dim = self.profile.targets.dim
         noise = torch.from_numpy(np.stack([s.standard_normal(dim, dtype=np.float32) for s in streams]))
-        drawn = self.profile.targets.decode(self.profile.flow.sample(condition, noise=noise), condition)
+        drawn = self.profile.targets.decode(self.profile.draw(condition, noise), condition)
         self.profile.limits.broken(drawn, incident.energy, 0)
         n = len(incident)
         counts = np.tile(self.counts.astype(np.float64), (n, 1))

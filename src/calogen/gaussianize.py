@@ -282,7 +282,7 @@ MIN_ROWS = 12
 FEW_ROWS = 200
 MIN_SPREAD = 1e-4
 MAX_LOG_SCALE = 10.0
-RIDGE = 1e-3
+RIDGE = 1e-5
 """Weight of the pull to zero in least squares, relative to the number of rows."""
 
 

@@ -60,8 +60,8 @@ def test_fitted_targets_are_nearly_standard_normal() -> None:
     targets.fit(profile, condition)
     x = targets.encode(profile, condition, np.random.default_rng(2)).numpy()
     covariance = np.cov(x.T)
-    # The count of a layer that is nearly always empty may have one far outlier.
-    often = np.concatenate([np.ones(3, bool), np.tile(profile.counts.mean(0) > 0.3, 2)])
+    # The count of a layer that is nearly always empty may have a far outlier.
+    often = np.concatenate([np.ones(5, bool), np.tile(profile.counts.mean(0) > 1, 2)])
     assert np.abs(covariance - np.eye(targets.dim))[np.ix_(often, often)].max() < 0.15
     # The condition explains the energy: nothing of it is left in any dimension.
     left = [abs(np.corrcoef(condition[:, 0], column)[0, 1]) for column in x.T]

@@ -131,7 +131,7 @@ TAIL_QUANTILES = (0.005, 0.999)
 class Calibration(nn.Module):
     """Factors on counts and layer energies, fitted so that hits and visible energy after projection match Geant4.
 
-    factor_l(E, p_z) = layer_l · exp(second-order polynomial in ln E and p_z), one for counts (CaloClouds' occupancy
+    factor_l(E, p_z) = layer_l · exp(polynomial in ln E and p_z), one for counts (CaloClouds' occupancy
     factor, a constant there) and one for energies.
     """
 
@@ -165,10 +165,10 @@ class Calibration(nn.Module):
         return getattr(self, f"{kind}_poly")
 
     def _powers(self, incident: Incident) -> NDArray[np.float64]:
-        """1, t, t², u, u², t u of scaled ln E and p_z, `[N, CALIBRATION_TERMS]`."""
+        """1, t, t², t³, t⁴, u, u², t u of scaled ln E and p_z, `[N, CALIBRATION_TERMS]`."""
         scaled = (_log_energy_and_cosine(incident) - self.centre.cpu().numpy()) / self.width.cpu().numpy()
         t, u = np.clip(scaled, -1.0, 1.0).T
-        return np.stack([np.ones_like(t), t, t**2, u, u**2, t * u], axis=1)
+        return np.stack([np.ones_like(t), t, t**2, t**3, t**4, u, u**2, t * u], axis=1)
 
     def factor(self, kind: str, incident: Incident) -> NDArray[np.float64]:
         """Factors [N, L] of `kind` (occupancy or energy) for incident particles."""
@@ -206,8 +206,8 @@ def _fit_log_ratio(powers: NDArray[Any], generated: NDArray[Any], truth: NDArray
     slices = max(1, min(ENERGY_SLICES, len(powers) // (SHOWERS_A_BIN * ANGLE_SLICES)))
     parts = [
         part
-        for by_energy in np.array_split(np.argsort(powers[:, 1], kind="stable"), slices)
-        for part in np.array_split(by_energy[np.argsort(powers[by_energy, 3], kind="stable")], ANGLE_SLICES)
+        for by_energy in np.array_split(np.argsort(powers[:, LOG_ENERGY], kind="stable"), slices)
+        for part in np.array_split(by_energy[np.argsort(powers[by_energy, COSINE], kind="stable")], ANGLE_SLICES)
         if truth[part].sum() > 0 and generated[part].sum() > 0
     ]
     log_ratio = np.array([np.log(truth[part].sum() / generated[part].sum()) for part in parts])
@@ -220,9 +220,11 @@ def _fit_log_ratio(powers: NDArray[Any], generated: NDArray[Any], truth: NDArray
 
 
 LEAST_WIDTH = 1e-3
-CALIBRATION_TERMS = 6
+CALIBRATION_TERMS = 8
+LOG_ENERGY, COSINE = 1, 5
+"""Columns of the powers that hold t and u alone."""
 CALIBRATION_PULL = 1e-4
-ENERGY_SLICES, ANGLE_SLICES = 10, 4
+ENERGY_SLICES, ANGLE_SLICES = 20, 4
 SHOWERS_A_BIN = 20
 LARGEST_STEP = 0.4
 """In ln(factor), a round of the fit: an untrained model must not ask for a thousand times its points."""

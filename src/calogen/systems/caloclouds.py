@@ -103,14 +103,18 @@ class ImpossibleProfileError(ValueError):
 
 
 class ProfileFlow(nn.Module):
-    """p(points and energy per layer | E, direction): a coupling flow on transformed layer profiles."""
+    """p(points and energy per layer | E, direction): a coupling flow on transformed layer profiles.
+
+    What the targets leave normal (the shower as a whole) is drawn as it is and conditions the flow of the rest: the
+    distributions of visible energy, points and depth then are those that were fitted, whatever the flow does.
+    """
 
     def __init__(self, config: CaloCloudsConfig, layers: int) -> None:
         super().__init__()
         self.targets = _profile_targets(config, layers)
         self.flow = CouplingFlow(
-            self.targets.dim,
-            config.condition,
+            self.targets.dim - self.targets.given,
+            config.condition + self.targets.given,
             config.flow_blocks,
             config.flow_layout,
             config.coupling_width,
@@ -122,6 +126,16 @@ class ProfileFlow(nn.Module):
             for part in self.flow.parts:
                 nn.init.zeros_(part.network[-1].weight)  # type: ignore[index, union-attr]
                 nn.init.zeros_(part.network[-1].bias)  # type: ignore[index, union-attr]
+
+    def loss(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Negative log likelihood [N] of targets x [N, dim], but for what is normal and fitted."""
+        given, rest = x.tensor_split([self.targets.given], dim=1)
+        return self.flow.loss(rest, torch.cat([condition, given], dim=1))
+
+    def draw(self, condition: Tensor, noise: Tensor) -> Tensor:
+        """Targets [N, dim] out of standard normal noise [N, dim]."""
+        given, rest = noise.tensor_split([self.targets.given], dim=1)
+        return torch.cat([given, self.flow.sample(torch.cat([condition, given], dim=1), noise=rest)], dim=1)
 
 
 def _profile_targets(config: CaloCloudsConfig, layers: int) -> ProfileTargets:
@@ -297,10 +311,10 @@ class CaloClouds(System):
         result = LayerProfile(np.zeros((n, layers)), np.zeros((n, layers)), np.zeros((n, 3)))
         pending = np.arange(n)
         for _ in range(MAX_REDRAWS):
-            dim = self.profile.flow.dim
+            dim = self.profile.targets.dim
             noise = np.stack([streams[i].standard_normal(dim, dtype=np.float32) for i in pending])
             where = torch.from_numpy(pending).to(self.device)
-            x = self.profile.flow.sample(condition[where], noise=torch.from_numpy(noise).to(self.device))
+            x = self.profile.draw(condition[where], torch.from_numpy(noise).to(self.device))
             drawn = self.profile.targets.decode(x, condition[where])
             result.counts[pending], result.energy[pending], result.cog[pending] = drawn.counts, drawn.energy, drawn.cog
             bad = self.profile.limits.broken(drawn, incident.energy[pending], PUBLISHED_NEGATIVE_LAYERS)

@@ -105,7 +105,7 @@ class FlowStage(LearnedStage):
     def loss(self, batch: Batch) -> Tensor:
         """Negative log likelihood [N]."""
         x, condition = batch
-        return self.system.profile.flow.loss(x, condition)
+        return self.system.profile.loss(x, condition)
 
 
 class _PointStage(LearnedStage):

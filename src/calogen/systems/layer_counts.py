@@ -41,6 +41,7 @@ class ProfileTargets(nn.Module):
     """Layer profiles as the vectors x [N, dim] a flow learns, and back."""
 
     dim: int
+    given: int = 0  # how many numbers, at the front of x, are normal already and condition the others
 
     @abstractmethod
     def fit(self, profile: LayerProfile, condition: Tensor) -> None:
@@ -126,12 +127,14 @@ def _shares(values: NDArray[Any]) -> NDArray[Any]:
 
 
 class FittedTargets(ProfileTargets):
-    """Centre of gravity, then ln(1 + n_l) and ln(E_l / n_l) given its depth: standardised, made normal, whitened.
+    """The shower as a whole, then ln(1 + n_l) and ln(E_l / n_l) given that: standardised, made normal, whitened.
 
-    A photon that converts late moves its whole shower: all layers follow the depth of the centre of gravity, far from
-    linearly. Layers are therefore standardised given the condition and that depth; what is left of them is nearly
-    normal. All of it is fitted. Counts are spread over [n, n + 1); the energy per point of a layer without points,
-    which does not exist, is drawn from N(0, 1). Energies come out positive and zero exactly where there are no points.
+    The whole is the centre of gravity, ln of all points and ln of the visible energy. A photon that converts late moves
+    its shower: all layers follow the depth of the centre of gravity, far from linearly. Layers are therefore
+    standardised given the condition and the whole; what is left of them is nearly normal, and they are scaled to the
+    visible energy that was drawn. All of it is fitted. Counts are spread over [n, n + 1); the energy per point
+    of a layer without points, which does not exist, is drawn from N(0, 1). Energies come out positive and zero exactly
+    where there are no points.
 
     Args:
         layers: L.
@@ -141,11 +144,12 @@ class FittedTargets(ProfileTargets):
     def __init__(self, layers: int, condition: int) -> None:
         super().__init__()
         self.layers = layers
-        self.dim = COG + 2 * layers
+        self.given = WHOLE
+        self.dim = WHOLE + 2 * layers
         features = len(_monomials(condition))
-        self.cog_standardize = ConditionalStandardize(COG, features)
-        self.cog_quantiles = GaussianQuantiles(COG)
-        self.standardize = ConditionalStandardize(2 * layers, features + DEPTH_FEATURES)
+        self.whole_standardize = ConditionalStandardize(WHOLE, features)
+        self.whole_quantiles = GaussianQuantiles(WHOLE)
+        self.standardize = ConditionalStandardize(2 * layers, features + WHOLE_FEATURES)
         self.quantiles = GaussianQuantiles(2 * layers)
         self.whitening = Whitening(self.dim, WHITENING_KNOTS)
 
@@ -155,59 +159,68 @@ class FittedTargets(ProfileTargets):
         one = torch.ones_like(condition[:, :1])
         return torch.cat([condition, one], dim=1)[:, _factors(condition.shape[1])].prod(dim=2)
 
-    def _layer_features(self, condition: Tensor, depth: Tensor) -> Tensor:
-        """What layers are standardised on: the condition, and the normal depth [N] of the centre of gravity."""
-        d = depth.clamp(-DEPTH_RANGE, DEPTH_RANGE)[:, None]
+    def _layer_features(self, condition: Tensor, whole: Tensor) -> Tensor:
+        """What layers are standardised on: the condition, and depth, points and energy out of the normal whole."""
+        d, points, energy = whole[:, 2:].clamp(-WHOLE_RANGE, WHOLE_RANGE).split(1, dim=1)
+        bends = (d - d.new_tensor(DEPTH_BENDS)).relu()
         main = condition[:, [0, -1]]
-        powers = torch.cat([d, d**2, d**3, d**4, d * main, d**2 * main], dim=1)
-        return torch.cat([self._features(condition), powers], dim=1)
+        by_depth = [d, bends, d * main, bends[:, -2:-1] * main]
+        return torch.cat([self._features(condition), *by_depth, points, energy, points * main, points * d], dim=1)
 
     def _values(self, profile: LayerProfile, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Centre of gravity [N, 3], layer values [N, 2 L], and which of these exist."""
+        """The whole [N, 5], layer values [N, 2 L], and which of these exist."""
         counts, energy = profile.counts, profile.energy
+        spread = counts + rng.random(counts.shape)
         per_point = np.log(np.maximum(energy, LEAST_ENERGY_GEV) / np.maximum(counts, 1))
-        layers = np.concatenate([np.log1p(counts + rng.random(counts.shape)), per_point], axis=1)
+        layers = np.concatenate([np.log1p(spread), per_point], axis=1)
         present = np.concatenate([np.ones(counts.shape, bool), counts > 0], axis=1)
-        return torch.from_numpy(profile.cog).float(), torch.from_numpy(layers).float(), torch.from_numpy(present)
+        total = np.stack([spread.sum(1), np.maximum(energy.sum(1), LEAST_ENERGY_GEV)], axis=1)
+        whole = np.concatenate([profile.cog, np.log(total)], axis=1)
+        return torch.from_numpy(whole).float(), torch.from_numpy(layers).float(), torch.from_numpy(present)
 
     def fit(self, profile: LayerProfile, condition: Tensor) -> None:
         """See `ProfileTargets`."""
         rng = np.random.default_rng(FIT_SEED)
         features = self._features(condition)
-        cog, values, present = self._values(profile, rng)
-        self.cog_standardize.fit(cog, features, torch.ones(cog.shape, dtype=torch.bool))
-        self.cog_quantiles.fit(self.cog_standardize(cog, features))
-        centre = self.cog_quantiles(self.cog_standardize(cog, features))
-        features = self._layer_features(condition, centre[:, -1])
+        total, values, present = self._values(profile, rng)
+        self.whole_standardize.fit(total, features, torch.ones(total.shape, dtype=torch.bool))
+        self.whole_quantiles.fit(self.whole_standardize(total, features))
+        total = self.whole_quantiles(self.whole_standardize(total, features))
+        features = self._layer_features(condition, total)
         self.standardize.fit(values, features, present)
         z = _fill(self.standardize(values, features), present, rng)
         self.quantiles.fit(z)
-        self.whitening.fit(torch.cat([centre, self.quantiles(z)], dim=1), condition[:, -1])
+        self.whitening.fit(torch.cat([total, self.quantiles(z)], dim=1), condition[:, -1])
 
     def encode(self, profile: LayerProfile, condition: Tensor, rng: np.random.Generator) -> Tensor:
         """See `ProfileTargets`."""
-        cog, values, present = self._values(profile, rng)
-        centre = self.cog_quantiles(self.cog_standardize(cog, self._features(condition)))
-        z = self.standardize(values, self._layer_features(condition, centre[:, -1]))
-        z = torch.cat([centre, self.quantiles(_fill(z, present, rng))], dim=1)
+        total, values, present = self._values(profile, rng)
+        total = self.whole_quantiles(self.whole_standardize(total, self._features(condition)))
+        z = self.standardize(values, self._layer_features(condition, total))
+        z = torch.cat([total, self.quantiles(_fill(z, present, rng))], dim=1)
         return self.whitening(z, condition[:, -1])
 
     def decode(self, x: Tensor, condition: Tensor) -> LayerProfile:
         """See `ProfileTargets`; counts come out whole."""
-        centre, z = self.whitening.inverse(x, condition[:, -1]).tensor_split([COG], dim=1)
-        cog = self.cog_standardize.inverse(self.cog_quantiles.inverse(centre), self._features(condition))
-        features = self._layer_features(condition, centre[:, -1])
-        values = self.standardize.inverse(self.quantiles.inverse(z), features).double().cpu().numpy()
-        counts = np.floor(np.expm1(np.clip(values[:, : self.layers], 0.0, MAX_LOG)))
-        energy = counts * np.exp(np.clip(values[:, self.layers :], -MAX_LOG, MAX_LOG))
-        return LayerProfile(counts, energy, cog.double().cpu().numpy())
+        total, z = self.whitening.inverse(x, condition[:, -1]).tensor_split([WHOLE], dim=1)
+        values = self.standardize.inverse(self.quantiles.inverse(z), self._layer_features(condition, total))
+        drawn = self.whole_standardize.inverse(self.whole_quantiles.inverse(total), self._features(condition))
+        whole, layers = drawn.double().cpu().numpy(), values.double().cpu().numpy()
+        points, visible = np.exp(np.clip(whole[:, 3:], -MAX_LOG, MAX_LOG)).T
+        spread = np.expm1(np.clip(layers[:, : self.layers], 0.0, MAX_LOG))
+        counts = np.floor(spread * (points / np.maximum(spread.sum(1), 1.0))[:, None])
+        energy = counts * np.exp(np.clip(layers[:, self.layers :], -MAX_LOG, MAX_LOG))
+        scale = visible / np.maximum(energy.sum(1), LEAST_ENERGY_GEV)
+        return LayerProfile(counts, energy * scale[:, None], whole[:, :3])
 
 
-COG = 3
-"""Coordinates of the centre of gravity."""
-DEPTH_FEATURES = 8
-DEPTH_RANGE = 3.5
-"""Standard deviations beyond which the layers follow the depth of the centre of gravity no further."""
+WHOLE = 5
+"""Numbers of the shower as a whole: centre of gravity x, y, z, ln of its points, ln of its visible energy."""
+DEPTH_BENDS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+"""Where the layers' response to the depth bends, in standard deviations: straight beyond, unlike powers."""
+WHOLE_FEATURES = 1 + len(DEPTH_BENDS) + 2 + 2 + 5
+WHOLE_RANGE = 3.5
+"""Standard deviations beyond which the layers follow the whole no further."""
 
 
 def _monomials(condition: int) -> list[tuple[int, ...]]:

@@ -58,29 +58,44 @@ def test_nothing_in_common_is_one_and_nothing_at_all_is_zero():
     assert separation_power(np.zeros(3), np.zeros(3)) == 0
 
 
-def drawn(rng, blocks: int, shift: float = 0.0) -> np.ndarray:
-    """Counts `[blocks, layers, bins]` of 20 normal numbers a block in each of three layers."""
-    values = rng.normal(shift, 1, (blocks * 20, 3))
-    edges = np.tile(np.linspace(-3, 3, 31), (3, 1))
-    return block_counts(values, edges, np.arange(blocks * 20) % blocks, blocks)
+def drawn(rng, n: int, shift: float = 0.0) -> np.ndarray:
+    """Counts `[blocks, layers, bins]` of n normal numbers in each of three layers, in 100 blocks."""
+    edges = np.tile(np.linspace(-4, 4, 101), (3, 1))
+    return block_counts(rng.normal(shift, 1, (n, 3)), edges, np.arange(n) % 100, 100)
 
 
-def test_floor_and_error_are_those_of_repeated_samples():
+@pytest.mark.parametrize("blocks", [(100, 100), (100, 25)], ids=["equal", "unequal"])
+def test_floor_and_error_are_those_of_repeated_samples(blocks):
+    """Sparse bins, both samples equal in size or not: blocks of 20 and of 5 showers."""
     rng = np.random.default_rng(1)
-    resampling = Resampling(2000, 2000, False, 120, 0)
-    found = [separation(drawn(rng, 100), drawn(rng, 100), resampling) for _ in range(50)]
+    n, m = (20 * b for b in blocks)
+    resampling = Resampling(n, m, False, 80, 0)
+    found = [separation(drawn(rng, n), drawn(rng, m), resampling) for _ in range(60)]
     values = np.array([f.mean.value[0] for f in found])
-    assert np.mean([f.mean.floor[0] for f in found]) == pytest.approx(values.mean(), rel=0.08)
-    assert np.mean([f.mean.floor_error[0] for f in found]) == pytest.approx(values.std(), rel=0.35)
+    assert np.mean([f.mean.floor[0] for f in found]) == pytest.approx(values.mean(), rel=0.07)
+    assert np.mean([f.mean.floor_error[0] for f in found]) == pytest.approx(values.std(), rel=0.4)
     significances = np.array([(f.layers.value - f.layers.floor) / f.layers.error for f in found])
-    assert (significances <= 2).mean() >= 0.95
+    assert (significances <= 2).mean() >= 0.93
+
+
+def test_samples_of_the_same_particles_have_a_lower_floor():
+    rng = np.random.default_rng(4)
+    hidden = np.sort(rng.normal(0, 1, (2000, 1)), axis=0)
+    edges = np.linspace(-3, 3, 31)[None]
+    block = np.arange(2000) % 100
+    first, second = (block_counts(hidden + rng.normal(0, 0.02, (2000, 1)), edges, block, 100) for _ in range(2))
+    paired, free = (separation(first, second, Resampling(2000, 2000, same, 100, 0)) for same in (True, False))
+    assert paired.mean.floor[0] < 0.6 * free.mean.floor[0]
+    assert abs(paired.mean.value[0] - paired.mean.floor[0]) < 3 * paired.mean.error[0]
+    same = separation(first, first, Resampling(2000, 2000, True, 20, 0)).mean
+    assert same.value[0] == same.floor[0] == 0
 
 
 def test_a_shift_is_seen_in_the_mean_and_in_its_layer():
     rng = np.random.default_rng(2)
-    moved = drawn(rng, 100)
-    moved[:, 1] = drawn(rng, 100, shift=0.5)[:, 1]
-    found = separation(moved, drawn(rng, 100), Resampling(2000, 2000, False, 200, 0))
+    moved = drawn(rng, 2000)
+    moved[:, 1] = drawn(rng, 2000, shift=0.5)[:, 1]
+    found = separation(moved, drawn(rng, 2000), Resampling(2000, 2000, False, 200, 0))
     significance = (found.layers.value - found.layers.floor) / found.layers.error
     assert significance[1] > 5
     assert np.abs(significance[[0, 2]]).max() < 3

@@ -33,8 +33,8 @@ DROPPED_SHARE = 0.01
 TEXT = (
     "Separation power 1/2 sum (p - q)^2 / (p + q) of the challenge's histograms of cells above threshold: the mean "
     "over layers, and each layer in the figures. Entries outside the bins are dropped before normalising, so empty "
-    "layers show in the sparsity only. Errors come from drawing whole showers again; the floor is that of random "
-    "halves of Geant4, carried to the compared sizes."
+    "layers show in the sparsity only. Errors come from drawing whole showers again; the floor is what two samples of "
+    "these sizes score if they are of one distribution (showers exchanged between model and Geant4 at random)."
 )
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calogen import BOX_30, read
+from calogen import BOX_30, read, write
 from calogen.cli import main
+from calogen.cli.options import read_state
 from calogen.cli.presets import as_toml, targets
 from calogen.cli.train import resolve
 from calogen.systems import PRESETS
@@ -19,6 +20,38 @@ def test_info_says_what_is_inside(places: dict[str, str], capsys: pytest.Capture
     for word in ("calogen", "ild-ecal, 30 layers", "22: 3", "GeV", "150"):
         assert word in out
     assert Path(places["new"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_info_tells_the_whole_command(places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = " ".join(f"--option-{i} value-{i}" for i in range(30))
+    long = Path(places["folder"]) / "long.h5"
+    about = {"command": command, "source_provenance": {"command": command.upper()}}
+    write(long, read(places["showers"]), provenance=about)
+    assert main(["info", str(long)]) == 0
+    told = "".join(capsys.readouterr().out.split())
+    assert "provenance:command" + "".join(command.split()) in told
+    assert "provenanceofthesource:command" + "".join(command.upper().split()) in told
+
+
+def test_convert_takes_its_output_either_way(places: dict[str, str], tmp_path: Path) -> None:
+    first, second = tmp_path / "first.h5", tmp_path / "second.h5"
+    assert main(["convert", places["showers"], str(first), "-q"]) == 0
+    assert main(["convert", "-o", str(second), places["showers"], "-q"]) == 0
+    assert np.array_equal(read(first).energy, read(second).energy)
+
+
+def test_the_directory_of_a_training_stands_for_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    assert main(["sample", "run", "-n", "1", "-o", "new.h5"]) == 2
+    assert "run: a directory without state.safetensors" in capsys.readouterr().err
+    (tmp_path / "run" / "state.safetensors").touch()
+    assert main(["sample", "run", "-n", "1", "-o", "new.h5"]) == 2
+    assert "run/state.safetensors: not a safetensors file" in capsys.readouterr().err
+    (tmp_path / "caloclouds3").mkdir()  # the name of a shipped state stays that
+    assert read_state("caloclouds3") == "caloclouds3"
 
 
 def test_convert_and_back_keeps_everything(places: dict[str, str], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -9,6 +10,8 @@ EXIT_USER = 2
 EXIT_BUG = 1
 EXIT_INTERRUPT = 130  # 128 + SIGINT, as shells say it
 TRACEBACK_VARIABLE = "CALOGEN_TRACEBACK"
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 USER_ERRORS = (ValueError, OSError, EOFError)
 
@@ -45,7 +48,7 @@ def one_line(error: BaseException) -> str:
     """The message of an error on one line; for errors of the operating system with the file it is about."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
-        text = f"{where}{error.strerror}"
+        text = f"{where}{error.strerror}" + ("; free some space, or write elsewhere" if error.errno in NO_ROOM else "")
     else:
         text = str(error)
     return " ".join(text.split()) or type(error).__name__

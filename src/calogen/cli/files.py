@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from calogen.cli.options import Overwrite, Quiet
+from calogen.cli.options import Out, OutputToo, Overwrite, Quiet, read_output, read_state
 from calogen.cli.output import require_free, whole
 from calogen.cli.screen import progress, say, table
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from calogen.detector.geometry import Detector
 
 STATE_SUFFIX = ".safetensors"
+COMMAND, SOURCE = "command", "source_provenance"
+"""Facts of the provenance that are told whole, and as a list of their own."""
 
 DetectorName = Annotated[
     str | None,
@@ -26,8 +29,10 @@ DetectorName = Annotated[
 
 def convert(
     source: Annotated[Path, Parameter(name="in", metavar="IN", help="A shower file of any known format.")],
-    output: Annotated[Path, Parameter(name="out", metavar="OUT", help="The new file.")],
+    out: Out = None,
+    /,
     *,
+    output: OutputToo = None,
     format: Annotated[str, Parameter(metavar="NAME", help="Format of OUT; `calogen info` names them.")] = "calogen",
     detector: DetectorName = None,
     voxels: Annotated[
@@ -42,7 +47,7 @@ def convert(
     quiet: Quiet = False,
 ) -> None:
     """Convert between shower file formats, in constant memory. Units are converted: GeV, mm and ns in ours."""
-    require_free(output, overwrite)
+    output = require_free(read_output(out, output), overwrite)
     from calogen.data import formats
     from calogen.provenance import provenance
 
@@ -102,7 +107,7 @@ def named_detector(name: str | None) -> Any:
 
 
 def info(
-    file: Annotated[Path, Parameter(metavar="FILE", help="A shower file, or a trained state.")],
+    file: Annotated[Path, Parameter(metavar="FILE", help="A shower file, or a trained state (or its directory).")],
     *,
     detector: DetectorName = None,
     plot: Annotated[
@@ -113,6 +118,7 @@ def info(
     """Say what a file is: format, detector, counts, units and ranges (GeV, mm, ns, degrees), and where it came from."""
     if plot is not None:
         require_free(plot, overwrite)
+    file = Path(read_state(str(file)))
     if file.suffix == STATE_SUFFIX:
         _state_info(file)
         return
@@ -140,8 +146,15 @@ def _described(i: FileInfo) -> list[tuple[str, str]]:
         (name, f"{r.lowest:.4g} to {r.highest:.4g} {r.unit}".rstrip() + f", mean {r.mean:.4g}")
         for name, r in i.ranges.items()
     ]
-    rows += [(f"provenance: {key}", _short(value)) for key, value in i.provenance.items()]
-    return [row for row in rows if row[1]]
+    return [row for row in rows + _history(i.provenance, "provenance") if row[1]]
+
+
+def _history(provenance: Mapping[str, Any], title: str) -> list[tuple[str, str]]:
+    """A row for each fact, shortened but for the command that makes the file again; then those of the source."""
+    facts = {key: value for key, value in provenance.items() if key != SOURCE}
+    rows = [(f"{title}: {key}", str(value) if key == COMMAND else _short(value)) for key, value in facts.items()]
+    source = provenance.get(SOURCE)
+    return rows + (_history(source, f"{title} of the source") if isinstance(source, Mapping) else [])
 
 
 def _plot(file: Path, detector: str | None, output: Path) -> None:
@@ -183,5 +196,5 @@ def _state_info(file: Path) -> None:
     ]
     rows += [(f"config: {key}", _short(value)) for key, value in state.config.items()]
     rows += [(f"data: {key}", _short(value)) for key, value in data.items()]
-    rows += [(key, _short(state.provenance[key])) for key in ("command", "ended") if key in state.provenance]
+    rows += [(key, str(state.provenance[key])) for key in (COMMAND, "ended") if key in state.provenance]
     table(str(file), ("", ""), rows, left=True)

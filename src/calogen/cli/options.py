@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter
 
 MAX_CONFIG_BYTES = 1_000_000
+STATE_FILE = "state.safetensors"
+"""What a training leaves in its directory."""
 
 
 class EnergyRange(NamedTuple):
@@ -53,6 +55,30 @@ def read_field(text: str) -> tuple[float, float, float]:
     return x, y, z
 
 
+def read_state(text: str) -> str:
+    """Name of a shipped state or path of one; for the directory of a training, its state."""
+    if not Path(text).is_dir():
+        return text
+    from calogen.systems import WEIGHTS
+
+    if (WEIGHTS / f"{text}{Path(STATE_FILE).suffix}").is_file():
+        return text
+    if not (Path(text) / STATE_FILE).is_file():
+        raise ValueError(
+            f"{text}: a directory without {STATE_FILE}: the training has not finished, go on with it or give another"
+        )
+    return str(Path(text) / STATE_FILE)
+
+
+def read_output(out: Path | None, output: Path | None) -> Path:
+    """The new file, given either as the last word or with -o."""
+    if out is not None and output is not None:
+        raise ValueError(f"two names for the new file, {out} and {output}: give OUT or -o OUT, not both")
+    if out is None and output is None:
+        raise ValueError("no name for the new file: give it as the last word, OUT, or with -o OUT")
+    return out or output or Path()
+
+
 Count = Annotated[int | None, Parameter(name=("--number", "-n"), metavar="N", help="How many showers.")]
 Pdg = Annotated[
     str,
@@ -72,7 +98,7 @@ Angles = Annotated[
         metavar="HOW",
         help="Directions: perpendicular; fixed:THETA,PHI (degrees from the normal and about it); "
         "cone:DEG (uniform in solid angle within so many degrees of the normal); barrel (from the interaction point "
-        "onto ILD's barrel; cot theta and cot phi uniform for theta 30 to 150 and phi 80 to 110, normal at 90, 90).",
+        "onto ILD's barrel: cotangents of polar angle, 30 to 150, and azimuth, 80 to 110, uniform; normal at 90, 90).",
     ),
 ]
 Seed = Annotated[int, Parameter(help="Same seed, same showers.")]
@@ -80,6 +106,10 @@ Like = Annotated[
     Path | None, Parameter(metavar="FILE", help="Take the incident particles of this file instead (GeV, directions).")
 ]
 Output = Annotated[Path, Parameter(name=("--output", "-o"), metavar="PATH", help="Where to write.")]
+Out = Annotated[Path | None, Parameter(metavar="OUT", show_default=False, help="The new file; -o OUT does as well.")]
+OutputToo = Annotated[
+    Path | None, Parameter(name=("--output", "-o"), metavar="OUT", help="The new file, where OUT is not given.")
+]
 Overwrite = Annotated[
     bool, Parameter(negative="", help="Replace what is there; without it an existing output is an error.")
 ]

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from calogen.cli.errors import NO_ROOM
+
 
 def require_free(path: Path, overwrite: bool) -> Path:
     """`path`, if a file may be written there.
@@ -45,7 +47,20 @@ def whole(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; it becomes `path` at the end, and is removed if anything goes wrong."""
     part = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
     try:
-        yield part
-        part.replace(path)
+        with blamed_on_output(path):
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def blamed_on_output(path: Path) -> Iterator[None]:
+    """A failure to write the hidden files beside `path`, which will become it, is a failure to write `path`."""
+    try:
+        yield
+    except OSError as error:
+        hidden = any(f".{stem}." in str(error.filename) for stem in (path.name, path.stem))
+        if error.errno is None or not (hidden or (error.filename is None and error.errno in NO_ROOM)):
+            raise
+        raise OSError(error.errno, f"cannot be written: {os.strerror(error.errno)}", str(path)) from error

@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from calogen.cli.gun import Gun
-from calogen.cli.options import ConfigFile, Device, Output, Overwrite, Quiet, Set, Threads, differences, use_threads
-from calogen.cli.output import require_free
+from calogen.cli.options import (
+    ConfigFile,
+    Device,
+    Output,
+    Overwrite,
+    Quiet,
+    Set,
+    Threads,
+    differences,
+    read_state,
+    use_threads,
+)
+from calogen.cli.output import blamed_on_output, require_free
 from calogen.cli.screen import progress, say
 
 if TYPE_CHECKING:
@@ -22,7 +33,12 @@ COMMON = frozenset({"incident", "seed", "batch_size", "progress", "first"})
 
 
 def sample(
-    state: Annotated[str, Parameter(help="Name of a shipped state (caloclouds3), or the path of your own.")],
+    state: Annotated[
+        str,
+        Parameter(
+            help="Name of a shipped state (caloclouds3), the path of your own, or the directory of its training."
+        ),
+    ],
     *,
     output: Output,
     gun: Gun = Gun(),  # noqa: B008 - frozen
@@ -49,14 +65,14 @@ def sample(
     require_free(output, overwrite)
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size}: give a number of at least 1")
-    incident, changes = gun.incident(), differences(config, set_)
+    state, incident, changes = read_state(state), gun.incident(), differences(config, set_)
     import calogen.systems
     from calogen.scale import generate
 
     use_threads(threads)
     system = calogen.systems.load(state, device=device)
     options = sample_options(system, changes)
-    with progress("sample", quiet=quiet) as report:
+    with blamed_on_output(output), progress("sample", quiet=quiet) as report:
         made = generate(
             system,
             incident,

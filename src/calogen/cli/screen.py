@@ -49,7 +49,7 @@ def table(
         title_justify="left", show_header=any(columns), box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
     )
     for i, name in enumerate(columns):
-        drawn.add_column(name, justify="right" if i and not left else "left")
+        drawn.add_column(name, justify="right" if i and not left else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*map(escape, row))
     console = Console()

@@ -7,15 +7,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from calogen.cli.options import Overwrite, Quiet
+from calogen.cli.options import Out, OutputToo, Overwrite, Quiet, read_output
 from calogen.cli.output import require_free
 from calogen.cli.screen import say
 
 
 def convert_weights(
     source: Annotated[Path, Parameter(name="in", metavar="IN.npz", help="The authors' arrays by their names.")],
-    output: Annotated[Path, Parameter(name="out", metavar="OUT.safetensors", help="Our file.")],
+    out: Out = None,
+    /,
     *,
+    output: OutputToo = None,
     permutations: Annotated[
         Path | None, Parameter(metavar="FILE.npz", help="A ShowerFlow's permutations, where IN does not hold them.")
     ] = None,
@@ -23,7 +25,7 @@ def convert_weights(
     quiet: Quiet = False,
 ) -> None:
     """Turn the authors' published weights (CaloClouds point models, ShowerFlow) into ours; no number changes."""
-    require_free(output, overwrite)
+    output = require_free(read_output(out, output), overwrite)
     from calogen.provenance import provenance
     from calogen.systems import published_files
 

@@ -16,9 +16,10 @@ from typing import Any
 import h5py
 
 from calogen.data.formats import calochallenge, compact, events, getting_high, native, plausible, showerdata
-from calogen.data.formats.hdf5 import BadFile, FilePath, blamed_on, open_read, refuse_existing
+from calogen.data.formats.hdf5 import BadFile, FilePath, blamed_on, open_read
 from calogen.data.formats.info import FileInfo, Summary
 from calogen.data.formats.source import SPLITS, Events, Extent, Sink, Source
+from calogen.data.formats.writing import refuse_existing
 from calogen.data.showers import Showers
 from calogen.data.voxels import Voxels
 from calogen.detector.geometry import Detector

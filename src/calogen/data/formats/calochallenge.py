@@ -15,20 +15,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.data.formats.hdf5 import (
-    BadFile,
-    FilePath,
-    blamed_on,
-    dataset,
-    extend,
-    growing,
-    has,
-    new_file,
-    plain_attributes,
-    same_length,
-)
+from calogen.data.formats.hdf5 import BadFile, FilePath, blamed_on, dataset, has, plain_attributes, same_length
 from calogen.data.formats.particles import IncidentColumns, IncidentRows
-from calogen.data.formats.source import Events, Extent, Sink, refuse
+from calogen.data.formats.source import Events, Extent, Sink
+from calogen.data.formats.voxel_rows import voxel_sink
+from calogen.data.formats.writing import growing, new_file
 from calogen.data.voxels import Voxels
 from calogen.detector.catalog import CALOCHALLENGE_1_PHOTONS, CALOCHALLENGE_1_PIONS, CALOCHALLENGE_2, CALOCHALLENGE_3
 from calogen.detector.geometry import Detector
@@ -113,12 +104,4 @@ def write(
     with new_file(path, overwrite=overwrite) as file:
         pdg = PARTICLES.get(detector.name, 11)
         incident = IncidentRows(file, "incident_energies", gev=GEV_PER_MEV, default_pdg=pdg)
-        cells = growing(file, "showers", (detector.n_cells,), np.float32)
-
-        def append(events: Events) -> None:
-            if not isinstance(events, Voxels):
-                refuse(path, "points", f"format {NAME} holds voxels; project them first")
-            incident.append(events.incident)
-            extend(cells, events.energy * np.float32(MEV_PER_GEV))
-
-        yield Sink(append)
+        yield voxel_sink(path, NAME, incident, growing(file, "showers", (detector.n_cells,), np.float32))

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogen.data.formats import frames
-from calogen.data.formats.hdf5 import MAX_INFLATION, BadFile, dataset, extend
+from calogen.data.formats.hdf5 import MAX_INFLATION, BadFile, dataset
 from calogen.data.formats.storage import StoredBytes
+from calogen.data.formats.writing import extend
 
 FRAME = frames.MAX_VALUES
 CHUNK_BYTES = (1 << 12, 1 << 18)

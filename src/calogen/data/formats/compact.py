@@ -16,21 +16,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.data.formats.hdf5 import (
-    BadFile,
-    FilePath,
-    blamed_on,
-    dataset,
-    extend,
-    growing,
-    has,
-    new_file,
-    plain_attributes,
-    same_length,
-)
+from calogen.data.formats.hdf5 import BadFile, FilePath, blamed_on, dataset, has, plain_attributes, same_length
 from calogen.data.formats.precision import decode_position, encode_position
 from calogen.data.formats.ragged import check_offsets, largest_step
 from calogen.data.formats.source import Events, Extent, Sink, refuse
+from calogen.data.formats.writing import extend, growing, new_file
 from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.data.voxels import Voxels

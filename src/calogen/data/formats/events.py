@@ -19,21 +19,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.data.formats.hdf5 import (
-    BadFile,
-    FilePath,
-    blamed_on,
-    dataset,
-    extend,
-    growing,
-    has,
-    new_file,
-    plain_attributes,
-    same_length,
-)
+from calogen.data.formats.hdf5 import BadFile, FilePath, blamed_on, dataset, has, plain_attributes, same_length
 from calogen.data.formats.particles import IncidentColumns, IncidentRows
 from calogen.data.formats.ragged import offsets_of, padded_block
 from calogen.data.formats.source import Events, Extent, Sink, refuse
+from calogen.data.formats.writing import extend, growing, new_file
 from calogen.data.showers import Showers
 from calogen.detector.catalog import ILD, ILD_ECAL, ILD_FRONT_MM
 from calogen.detector.geometry import Detector

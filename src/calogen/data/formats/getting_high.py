@@ -13,24 +13,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.data.formats.hdf5 import (
-    BadFile,
-    FilePath,
-    blamed_on,
-    dataset,
-    extend,
-    growing,
-    has,
-    new_file,
-    plain_attributes,
-    same_length,
-)
+from calogen.data.formats.hdf5 import BadFile, FilePath, blamed_on, dataset, has, plain_attributes, same_length
 from calogen.data.formats.particles import IncidentColumns, IncidentRows
 from calogen.data.formats.source import Events, Extent, Sink, refuse
+from calogen.data.formats.voxel_rows import voxel_sink
+from calogen.data.formats.writing import growing, new_file
 from calogen.data.voxels import Voxels
 from calogen.detector.catalog import BOX_30
 from calogen.detector.geometry import Detector
-from calogen.units import GEV_PER_MEV, MEV_PER_GEV
+from calogen.units import GEV_PER_MEV
 
 NAME = "getting-high"
 GROUP = "30x30"
@@ -96,12 +87,4 @@ def write(
         incident = IncidentRows(
             file, f"{GROUP}/energy", gev=1.0, default_pdg=PDG, direction=f"{GROUP}/direction", pdg=f"{GROUP}/pdg"
         )
-        cells = growing(file, f"{GROUP}/layers", GRID, np.float32)
-
-        def append(events: Events) -> None:
-            if not isinstance(events, Voxels):
-                refuse(path, "points", f"format {NAME} holds voxels; project them first")
-            incident.append(events.incident)
-            extend(cells, events.energy.reshape(-1, *GRID) * np.float32(MEV_PER_GEV))
-
-        yield Sink(append)
+        yield voxel_sink(path, NAME, incident, growing(file, f"{GROUP}/layers", GRID, np.float32))

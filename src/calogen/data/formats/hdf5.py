@@ -1,4 +1,4 @@
-"""Guarded HDF5: files opened for reading are distrusted, files written appear whole or not at all.
+"""Guarded HDF5: files opened for reading are distrusted.
 
 A file can come from anywhere. Before anything is read, its structure is checked against what is stored: plain
 numeric datasets, no links out of the file, no declared size that its bytes cannot hold. Every failure is one `BadFile`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from calogen.data.formats import heaps
 
@@ -36,15 +34,6 @@ MAX_SCANNED_BYTES = 1 << 30
 
 CHUNK_SLACK_BYTES = 4096
 """A stored chunk may exceed its content by the overhead of an incompressible stream, never by more."""
-
-CHUNK_BYTES = 1 << 18
-"""Chunks written in the formats of others: 256 kB, small enough to reach one shower, large enough to compress."""
-DEFLATE_LEVEL = 4  # higher levels take longer and gain a few per cent
-
-LIBRARY_VERSIONS = ("v110", "v110")
-"""File format of HDF5 1.10 and later, whose metadata carry checksums."""
-
-CREATE_FAILED = "cannot write"
 
 
 class BadFile(ValueError):
@@ -94,75 +83,6 @@ def open_read(path: FilePath) -> Iterator[h5py.File]:
             raise BadFile(f"{name}: damaged or truncated HDF5 file ({_one_line(error)})") from error
     with file:
         yield file
-
-
-@contextmanager
-def replacing(path: FilePath, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary name beside `path`; renamed to `path` if the block ends well, removed otherwise.
-
-    Raises:
-        ValueError: `path` exists and `overwrite` is false, or its folder does not exist.
-    """
-    target = Path(os.fspath(path))
-    refuse_existing(target, overwrite=overwrite)
-    if not target.parent.is_dir():
-        raise ValueError(f"{CREATE_FAILED} {target}: folder {target.parent} does not exist")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    except OSError as error:
-        raise ValueError(f"{CREATE_FAILED} {target}: {_one_line(error)}") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        refuse_existing(target, overwrite=overwrite)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_file(path: FilePath, *, overwrite: bool) -> Iterator[h5py.File]:
-    """A new HDF5 file that appears at `path` if the block ends well, and not at all otherwise."""
-    with replacing(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
-        yield file
-
-
-def growing(
-    file: h5py.File, name: str, tail: tuple[int, ...], dtype: DTypeLike, *, chunk_bytes: int = CHUNK_BYTES
-) -> h5py.Dataset:
-    """A compressed dataset of no rows of shape `tail`, for `extend`."""
-    row = max(1, _product(tail)) * np.dtype(dtype).itemsize
-    return file.create_dataset(
-        name,
-        (0, *tail),
-        dtype,
-        maxshape=(None, *tail),
-        chunks=(max(1, chunk_bytes // row), *tail),
-        shuffle=True,
-        compression="gzip",
-        compression_opts=DEFLATE_LEVEL,
-    )
-
-
-def extend(rows: h5py.Dataset, values: NDArray[Any]) -> None:
-    """Add rows at the end of a dataset."""
-    n = rows.shape[0]
-    rows.resize(n + len(values), axis=0)
-    rows[n:] = values
-
-
-def refuse_existing(path: FilePath, *, overwrite: bool) -> None:
-    """Raise ValueError if `path` exists and may not be overwritten."""
-    if Path(os.fspath(path)).exists() and not overwrite:
-        raise ValueError(f"{os.fspath(path)} exists; choose another name or allow overwriting (--overwrite)")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def has(file: h5py.File | h5py.Group, name: str) -> bool:

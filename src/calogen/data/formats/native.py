@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from calogen.data.formats import columns
 from calogen.data.formats.hdf5 import (
-    LIBRARY_VERSIONS,
     BadFile,
     FilePath,
     blamed_on,
@@ -33,13 +32,13 @@ from calogen.data.formats.hdf5 import (
     fixed_text,
     has,
     json_attribute,
-    replacing,
     same_length,
     text_attribute,
 )
 from calogen.data.formats.precision import PRECISIONS, Precision
 from calogen.data.formats.ragged import check_offsets, largest_step
 from calogen.data.formats.source import Events, Extent
+from calogen.data.formats.writing import LIBRARY_VERSIONS, extend, replacing
 from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.data.voxels import Voxels
@@ -229,9 +228,9 @@ class Writer:
         if isinstance(events, Showers):
             self._append_points(events)
         else:
-            _extend(self._file["voxels/energy"], events.energy)
+            extend(self._file["voxels/energy"], events.energy)
         for name in INCIDENT:
-            _extend(self._file[f"incident/{name}"], getattr(events.incident, name))
+            extend(self._file[f"incident/{name}"], getattr(events.incident, name))
 
     def _start(self) -> None:
         attributes = self._file.attrs
@@ -268,7 +267,7 @@ class Writer:
         for name in self._columns.types:
             self._file[f"points/{name}"].attrs["meaning"] = fixed_text(self._precision.meaning(name))
         _create_rows(self._file, "offsets", (), np.int64, CHUNK_SHOWERS)
-        _extend(self._file["offsets"], np.zeros(1, np.int64))
+        extend(self._file["offsets"], np.zeros(1, np.int64))
 
     def _create_voxels(self) -> None:
         self._kind = "voxels"
@@ -283,7 +282,7 @@ class Writer:
         with blamed_on(self._path, f"precision {self._precision.name}"):
             values = {k: self._precision.encode(k, getattr(showers, k)) for k in self._columns.types}
         self._columns.append(values)
-        _extend(self._file["offsets"], showers.offsets[1:] + self._n_points)
+        extend(self._file["offsets"], showers.offsets[1:] + self._n_points)
         self._n_points += showers.n_points
 
 
@@ -299,9 +298,3 @@ def _create_rows(file: h5py.File, name: str, tail: tuple[int, ...], dtype: Any, 
         compression_opts=DEFLATE_LEVEL,
         fletcher32=True,
     )
-
-
-def _extend(column: h5py.Dataset, values: NDArray[Any]) -> None:
-    n = column.shape[0]
-    column.resize(n + len(values), axis=0)
-    column[n:] = values

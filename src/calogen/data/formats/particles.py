@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.data.formats.hdf5 import BadFile, dataset, extend, growing, has, same_length
+from calogen.data.formats.hdf5 import BadFile, dataset, has, same_length
+from calogen.data.formats.writing import extend, growing
 from calogen.data.incident import Incident
 
 PERPENDICULAR = (0.0, 0.0, 1.0)

@@ -24,11 +24,11 @@ from calogen.data.formats.hdf5 import (
     dataset,
     has,
     plain_attributes,
-    replacing,
     same_length,
 )
 from calogen.data.formats.ragged import offsets_of, padded_block
 from calogen.data.formats.source import Events, Extent, Sink, refuse
+from calogen.data.formats.writing import replacing, require_room
 from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.detector.catalog import ILD
@@ -152,6 +152,7 @@ def write(
             if not isinstance(events, Showers):
                 refuse(path, "voxels", f"format {NAME} holds points; turn them into points first")
             batch = _as_showerdata(events, extent.max_points)
+            require_room(temporary, batch.points.nbytes)
             if not written:
                 shape = (extent.n_showers, extent.max_points, batch.points.shape[2])
                 showerdata.create_empty_file(temporary, shape)

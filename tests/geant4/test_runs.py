@@ -14,6 +14,7 @@ from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.geant4.run import WorkerDied, make_request, run_shards, simulate
 from calogen.geant4.shards import shard_path
+from calogen.geant4.stack import Slab, Stack
 
 N, ENERGY_GEV, SEED, SHARD = 12, 2.0, 4, 2
 
@@ -91,8 +92,9 @@ def children() -> list[int]:
 
 
 def test_geant4s_refusal_reaches_the_caller(geant4: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="reference list such as FTFP_BERT"):
-        simulate("ild-ecal", particles(), seed=1, physics="FTFP_BIRD", shard_dir=tmp_path / "run")
+    stack = Stack("odd", (Slab("G4_UNOBTAINIUM", 1.0, 0),), (5.0,), (5,))
+    with pytest.raises(ValueError, match="neither a NIST name"):
+        simulate(stack, particles(), seed=1, shard_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.geant4.scoring import HALF_WIDTH_MM, Steps
+from calogen.geant4.scoring import Steps
 from calogen.geant4.setup import Setup
 from calogen.units import GEV_PER_MEV
 
@@ -24,7 +24,7 @@ class Recorder:
 
     def __init__(self, setup: Setup) -> None:
         self.values = array("d")
-        self.timed = setup.time_cut_ns is not None or setup.birks_mm_per_mev is not None
+        self.timed = setup.time_cut_ns is not None or setup.birks_mm_per_mev is not None or setup.keep_time
         self._setup = setup
         self._sensors = _Sensors(setup)
 
@@ -38,18 +38,19 @@ class Recorder:
         del self.values[:]
 
     def steps(self) -> Steps:
-        """The event's deposits in GeV, quenched and cut as the setup says."""
+        """The event's deposits in GeV, quenched and cut in time as the setup says."""
         setup = self._setup
         columns = np.array(self.values, dtype=np.float64).reshape(-1, self.width).T
         x, y, z, energy = columns[:4]
         hit = self._sensors.at(z)
-        keep = (np.abs(x) <= HALF_WIDTH_MM) & (np.abs(y) <= HALF_WIDTH_MM)
-        if setup.time_cut_ns is not None:
-            keep &= columns[4] <= setup.time_cut_ns
         if setup.birks_mm_per_mev is not None:
             energy = _quench(energy, columns[5], setup.birks_mm_per_mev * self._sensors.quenched[hit])
         energy = energy * (GEV_PER_MEV * setup.stack.response)
-        return Steps(x[keep], y[keep], self._sensors.layer[hit][keep], energy[keep])
+        steps = Steps(x, y, self._sensors.layer[hit], energy, columns[4] if setup.keep_time else None)
+        if setup.time_cut_ns is None:
+            return steps
+        early = columns[4] <= setup.time_cut_ns
+        return Steps(*(None if column is None else column[early] for column in steps))  # type: ignore[arg-type]
 
 
 def _quench(energy: NDArray[Any], length: NDArray[Any], birks: NDArray[Any]) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import selectors
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from calogen.data.voxels import Voxels
 from calogen.detector.catalog import CATALOG
 from calogen.detector.geometry import Detector
 from calogen.geant4.environment import Geant4Unavailable, prepare
+from calogen.geant4.scoring import Lost
 from calogen.geant4.setup import EM, Setup
 from calogen.geant4.shards import Request, forget_run, open_run, shard_path
 from calogen.geant4.stack import Stack
@@ -43,11 +45,14 @@ class WorkerDied(RuntimeError):
 
 
 class Shard(NamedTuple):
-    """Finished showers of one shard, CPU seconds of each `[n]`, and voxels where they were asked for."""
+    """Finished showers of one shard, CPU seconds of each `[n]`, voxels where they were asked for, and what these (or
+    else the points) did not keep `[n]` (NaN in shards made before it was counted).
+    """
 
     showers: Showers
     cpu_s: NDArray[np.float64]
     voxels: Voxels | None
+    lost: Lost
 
 
 def simulate(
@@ -60,6 +65,7 @@ def simulate(
     cut_mm: float = 0.7,
     time_cut_ns: float | None = None,
     birks_mm_per_mev: float | None = None,
+    keep_time: bool = False,
     subcells: Sequence[int] | None = None,
     workers: int = 1,
     shard_size: int | None = None,
@@ -77,6 +83,7 @@ def simulate(
         cut_mm: Geant4's production cut.
         time_cut_ns: deposits later are dropped (None: none).
         birks_mm_per_mev: Birks' constant of sensitive materials that scintillate (None: no quenching).
+        keep_time: give each point the time of its highest deposit, in ns since the particle entered.
         subcells: sub-cells along a readout cell's side, one number a layer (None: 5 in ECal, 3 in HCal).
         workers: processes.
         shard_size: events a shard (None: by their number, at most 50); it does not change the showers.
@@ -87,6 +94,7 @@ def simulate(
     Raises:
         Geant4Unavailable: Geant4 or its data are missing; the message names the remedy.
         ValueError: an option out of range, or a shard folder that holds another run.
+        OSError: the shards cannot be written.
         WorkerDied: a worker process ended early (killed, out of memory, Geant4 aborted).
     """
     request = make_request(
@@ -98,6 +106,7 @@ def simulate(
         cut_mm=cut_mm,
         time_cut_ns=time_cut_ns,
         birks_mm_per_mev=birks_mm_per_mev,
+        keep_time=keep_time,
         subcells=subcells,
         shard_size=shard_size,
     )
@@ -115,6 +124,7 @@ def make_request(
     cut_mm: float = 0.7,
     time_cut_ns: float | None = None,
     birks_mm_per_mev: float | None = None,
+    keep_time: bool = False,
     subcells: Sequence[int] | None = None,
     shard_size: int | None = None,
     voxels: bool = False,
@@ -123,13 +133,15 @@ def make_request(
     also straight into the cells of the stack's detector (catalog detectors only).
     """
     chosen = stack if isinstance(stack, Stack) else stack_named(stack if isinstance(stack, str) else stack.name)
-    setup = Setup(chosen, physics, field_tesla, cut_mm, time_cut_ns, birks_mm_per_mev)
+    setup = Setup(chosen, physics, field_tesla, cut_mm, time_cut_ns, birks_mm_per_mev, keep_time)
     setup.check(incident)
     if seed < 0:
         raise ValueError(f"seed {seed} is negative; give an integer of at least 0")
     size = shard_size_for(len(incident)) if shard_size is None else shard_size
     if size < 1:
         raise ValueError(f"shard size {shard_size} must be at least 1 event")
+    if voxels and keep_time:
+        raise ValueError("voxels have no times: leave out one of the two")
     if voxels and chosen.detector not in CATALOG:
         raise ValueError(f"stack {chosen.name} has no catalog detector to sum voxels in; simulate points instead")
     numbers = chosen.subcells if subcells is None else tuple(int(n) for n in subcells)
@@ -169,7 +181,7 @@ def run_shards(
         open_run(folder, request)
         try:
             yield from _in_order(request, folder, workers, progress)
-        except (Geant4Unavailable, ValueError):
+        except (Geant4Unavailable, ValueError, OSError):
             forget_run(folder)
             raise
 
@@ -197,9 +209,13 @@ def load_shard(request: Request, folder: Path, shard: int) -> Shard:
     detector = detector_of(request.setup.stack)
     with np.load(shard_path(folder, shard)) as c:
         incident = Incident(c["energy_gev"], c["direction"], c["pdg"])
-        showers = Showers(c["x"], c["y"], c["layer"], c["energy"], c["offsets"], incident, detector)
+        time = c["time"] if request.setup.keep_time else None
+        showers = Showers(c["x"], c["y"], c["layer"], c["energy"], c["offsets"], incident, detector, time)
         voxels = Voxels(c["voxels"], incident, detector) if request.voxels else None
-        return Shard(showers, c["cpu_s"], voxels)
+        lost = Lost(
+            *(c[name] if name in c else np.full(len(incident), np.nan) for name in ("outside_gev", "faint_gev"))
+        )
+        return Shard(showers, c["cpu_s"], voxels, lost)
 
 
 class _Worker:
@@ -284,12 +300,18 @@ def _finish(folder: Path, todo: Sequence[int], workers: int) -> Generator[int, N
             worker.stop()
 
 
+def _refusal(kind: str, why: str) -> Exception:
+    if kind == OSError.__name__:
+        number, _, path = why.partition(" ")
+        return OSError(int(number), os.strerror(int(number)), path)
+    return ValueError(why) if kind == ValueError.__name__ else Geant4Unavailable(why)
+
+
 def _attend(worker: Any, waiting: deque[int]) -> int | None:
     """Hear a worker, give it its next shard, and return the shard it has finished, if any."""
     kind, rest = worker.hear()
     if kind == REFUSED:
-        refusal, _, why = rest.partition(" ")
-        raise ValueError(why) if refusal == ValueError.__name__ else Geant4Unavailable(why)
+        raise _refusal(*rest.split(" ", 1))
     finished = worker.shard if kind == DONE else None
     assert kind in (READY, DONE), kind
     worker.shard = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,30 @@ from calogen.geant4.stack import Stack
 
 EM = "em"
 """Name of the electromagnetic-only physics (G4EmStandardPhysics, option 0)."""
+
+REFERENCE_LISTS = (
+    "FTFP_BERT",
+    "FTFP_BERT_ATL",
+    "FTFP_BERT_HP",
+    "FTFP_BERT_TRV",
+    "FTFP_INCLXX",
+    "FTFP_INCLXX_HP",
+    "FTF_BIC",
+    "LBE",
+    "NuBeam",
+    "QBBC",
+    "QGSP_BERT",
+    "QGSP_BERT_HP",
+    "QGSP_BIC",
+    "QGSP_BIC_AllHP",
+    "QGSP_BIC_HP",
+    "QGSP_FTFP_BERT",
+    "QGSP_INCLXX",
+    "QGSP_INCLXX_HP",
+    "QGS_BIC",
+    "Shielding",
+)
+"""Those of Geant4 11.4's reference physics lists (`G4PhysListFactory`) that geant4-pybind has a class of."""
 
 EM_PDG = frozenset({22, 11, -11, 13, -13})
 """What electromagnetic physics alone describes; anything else needs a reference list with hadrons."""
@@ -22,7 +47,8 @@ class Setup:
 
     ``physics`` "em" or a reference list; ``field_tesla`` in the local frame (None: the stack's own);
     ``cut_mm`` production cut; ``time_cut_ns`` deposits later are dropped; ``birks_mm_per_mev`` Birks' constant
-    of the sensitive materials that scintillate (polystyrene 0.126).
+    of the sensitive materials that scintillate (polystyrene 0.126); ``keep_time`` points get the time of their
+    highest deposit.
     """
 
     stack: Stack
@@ -31,8 +57,10 @@ class Setup:
     cut_mm: float = 0.7
     time_cut_ns: float | None = None
     birks_mm_per_mev: float | None = None
+    keep_time: bool = False
 
     def __post_init__(self) -> None:
+        _check_physics(self.physics)
         for name in ("cut_mm", "time_cut_ns", "birks_mm_per_mev"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -55,3 +83,12 @@ class Setup:
             raise ValueError(
                 f"physics 'em' does not describe pdg {unknown[0]}: choose a reference list such as FTFP_BERT"
             )
+
+
+def _check_physics(name: str) -> None:
+    """Refuse, before Geant4 starts, what is no physics list, naming those of similar names."""
+    known = {known.upper(): known for known in (EM, *REFERENCE_LISTS)}
+    if name not in known.values():
+        close = [known[match] for match in difflib.get_close_matches(name.upper(), known, n=3)]
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known.values())}"
+        raise ValueError(f"physics {name!r} is neither 'em' nor a reference list of Geant4; {hint}")

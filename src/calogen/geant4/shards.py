@@ -6,20 +6,23 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calogen.data.incident import Incident
-from calogen.geant4.scoring import Points
+from calogen.geant4.scoring import Cells, Points
 from calogen.geant4.setup import Setup
 from calogen.geant4.stack import stack_from_dict, stack_to_dict
 
 REQUEST = "request.json"
 INCIDENT = "incident.npz"
+KEEP_TIME = "keep_time"
+"""Described only where it is asked for, so that runs begun before there were times can be finished."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Request:
         digest = hashlib.sha256()
         for column in (self.incident.energy, self.incident.direction, self.incident.pdg):
             digest.update(np.ascontiguousarray(column).tobytes())
-        return {
+        described = {
             "stack": stack_to_dict(setup.stack),
             "physics": setup.physics,
             "field_tesla": list(setup.field),
@@ -66,6 +69,7 @@ class Request:
             "voxels": self.voxels,
             "incident_sha256": digest.hexdigest(),
         }
+        return described | ({KEEP_TIME: True} if setup.keep_time else {})
 
 
 def open_run(folder: Path, request: Request) -> None:
@@ -113,6 +117,7 @@ def read_request(folder: Path) -> Request:
         there["cut_mm"],
         there["time_cut_ns"],
         there["birks_mm_per_mev"],
+        there.get(KEEP_TIME, False),
     )
     subcells = tuple(there["subcells"])
     return Request(setup, incident, there["seed"], subcells, there["shard_size"], there["voxels"])
@@ -128,14 +133,16 @@ def write_shard(
     shard: int,
     incident: Incident,
     points: list[Points],
-    voxels: list[NDArray[np.float32]],
+    voxels: list[Cells],
     cpu_s: list[float],
 ) -> None:
     """Write a shard under a temporary name and rename it: a file that is there is complete.
 
-    Columns: `x, y` mm, `layer`, `energy` GeV `[P]`; `offsets [n+1]`; `energy_gev, direction, pdg, cpu_s [n]`
-    (CPU seconds a shower); `voxels [n, cells]` GeV where they were asked for.
+    Columns: `x, y` mm, `layer`, `energy` GeV and, where it is kept, `time` ns `[P]`; `offsets [n+1]`;
+    `energy_gev, direction, pdg, cpu_s [n]` (CPU seconds a shower); `voxels [n, cells]` GeV where they were asked for;
+    `outside_gev, faint_gev [n]`: what the voxels (or else the points) did not keep.
     """
+    kept: Sequence[Cells] | Sequence[Points] = voxels or points
     counts = [len(p.energy) for p in points]
     columns: dict[str, NDArray[Any]] = {
         "x": np.concatenate([p.x for p in points]),
@@ -147,22 +154,37 @@ def write_shard(
         "direction": incident.direction,
         "pdg": incident.pdg,
         "cpu_s": np.asarray(cpu_s),
+        "outside_gev": np.array([k.lost.outside for k in kept]),
+        "faint_gev": np.array([k.lost.faint for k in kept]),
     }
+    times = [p.time for p in points if p.time is not None]
+    if times:
+        columns["time"] = np.concatenate(times)
     if voxels:
-        columns["voxels"] = np.stack(voxels)
+        columns["voxels"] = np.stack([cells.energy for cells in voxels])
     _write_npz(shard_path(folder, shard), columns)
 
 
 def _write_npz(path: Path, columns: dict[str, NDArray[Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
+    with _replacing(path) as file:
         np.savez(file, **columns)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _replace(path: Path, content: bytes) -> None:
+    with _replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that becomes `path` when it is whole; a failure names `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error

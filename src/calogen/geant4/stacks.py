@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from calogen.detector.catalog import CATALOG
+from calogen.detector.catalog import BOX_30, CATALOG
 from calogen.detector.geometry import CartesianCells, Detector, Layer
 from calogen.geant4.ild import ild, ild_ecal
 from calogen.geant4.par04 import calochallenge
 from calogen.geant4.scoring import HALF_WIDTH_MM
 from calogen.geant4.stack import MATERIALS, Material, Slab, Stack, StackError
+from calogen.overrides import nearest
 
 STACKS: dict[str, Callable[[], Stack]] = {
     "ild-ecal": ild_ecal,
@@ -21,6 +22,9 @@ STACKS: dict[str, Callable[[], Stack]] = {
     "calochallenge-2": lambda: calochallenge("calochallenge-2"),
     "calochallenge-3": lambda: calochallenge("calochallenge-3"),
 }
+
+INSTEAD = {BOX_30.name: "; simulate ild-ecal and convert with --voxels box-30"}
+"""How to come to showers of a detector without a stack."""
 
 DEFAULT_CELL_MM = 5.0
 """Readout pitch of a user's stack that gives none."""
@@ -38,9 +42,12 @@ def stack_named(name: str | os.PathLike[str]) -> Stack:
         return STACKS[text]()
     if text.lower().endswith(".toml"):
         return stack_from_toml(text)
-    raise ValueError(
-        f"no Geant4 stack named {text!r}; known: {', '.join(STACKS)}, or a .toml file with [[slab]] tables"
-    )
+    can = f"Geant4 can simulate {', '.join(STACKS)}, or a .toml file with [[slab]] tables"
+    if text in CATALOG:
+        raise ValueError(
+            f"detector {text!r} is known by its cells only, not by its materials: {can}{INSTEAD.get(text, '')}"
+        )
+    raise ValueError(f"no detector named {text!r}; {nearest(text, STACKS)}; {can}")
 
 
 def stack_from_toml(path: str | os.PathLike[str]) -> Stack:

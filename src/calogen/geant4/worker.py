@@ -58,7 +58,11 @@ def main(folder: Path) -> int:
         return 2
     print(READY, file=messages)
     for line in sys.stdin:
-        simulate_shard(engine, request, folder, int(line))
+        try:
+            simulate_shard(engine, request, folder, int(line))
+        except OSError as error:
+            print(REFUSED, OSError.__name__, error.errno or 0, error.filename, file=messages)
+            return 2
         print(DONE, int(line), file=messages)
     return 0
 

@@ -16,10 +16,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from toy import ToyStage, toy_showers, toy_stages, weights
+from toy import PickyStage, ToyStage, toy_showers, toy_stages, weights
 
 from calogen.train import Plan, TrainingError, fit
 from calogen.train.parallel import run_in_processes
+from calogen.train.run import Run
 
 HERE = Path(__file__).parent
 KILLS = 2  # each costs a start of Python and torch
@@ -182,13 +183,63 @@ def test_loss_that_is_no_number_ends_the_fit(tmp_path):
 
 def test_another_fit_in_the_same_directory_is_refused(tmp_path):
     run(tmp_path, steps=5)
-    with pytest.raises(ValueError, match=r"plans.first.steps was 5, is 6.*--overwrite"):
+    with pytest.raises(ValueError, match=r"first.steps was 5, is 6.*--overwrite"):
         run(tmp_path, steps=6)
-    with pytest.raises(ValueError, match="showers"):
-        fit(toy_stages(steps=5), toy_showers(seed=3), toy_showers(50, 1), run_dir=tmp_path, progress=False)
+    for showers, words in (
+        (toy_showers(seed=3), "training showers: as many, but others"),
+        (toy_showers(200), "training showers: 300 then, 200 now"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fit(toy_stages(steps=5), showers, toy_showers(50, 1), run_dir=tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"validation showers: 50 then, 0 now\)"):
+        fit(toy_stages(steps=5), toy_showers(), run_dir=tmp_path, progress=False)
+    for identity, words in (
+        ({"config": {"halo_mm": 3.0}}, "config was none, is {'halo_mm': 3.0}"),
+        ({"detector": "3f9a"}, "another detector"),
+    ):
+        with pytest.raises(ValueError) as refusal:
+            fit(
+                toy_stages(steps=5),
+                toy_showers(),
+                toy_showers(50, 1),
+                run_dir=tmp_path,
+                progress=False,
+                identity=identity,
+            )
+        assert f"({words})" in str(refusal.value)
     with pytest.raises(ValueError, match="resume"):
         fit(toy_stages(steps=5), toy_showers(), run_dir=tmp_path, progress=False, resume=False)
     fit(toy_stages(steps=6), toy_showers(), run_dir=tmp_path, progress=False, overwrite=True)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_fit_that_refuses_leaves_nothing(tmp_path, devices):
+    stages = [PickyStage("picky", Plan(steps=5))]
+    with pytest.raises((ValueError, TrainingError), match="do not do"):
+        fit(stages, toy_showers(), run_dir=tmp_path / "deep/new", devices=devices, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fit_that_fails_later_keeps_what_it_has(tmp_path):
+    stages = [*toy_stages(steps=5), PickyStage("picky", Plan(steps=5))]
+    with pytest.raises(ValueError, match="do not do"):
+        fit(stages, toy_showers(), run_dir=tmp_path, progress=False)
+    assert (tmp_path / "stages" / "first.json").exists()
+
+
+def test_a_fit_killed_before_its_first_checkpoint_stands_in_nobodys_way(tmp_path, monkeypatch):
+    def killed(self, step):
+        raise KeyboardInterrupt  # like a kill: nothing is tidied up
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyStage, "after_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, steps=5)
+    (tmp_path / "run.json.tmp").touch()
+    assert Run(tmp_path).holds_only_a_start()
+    _, reports = run(tmp_path, steps=6)
+    assert reports[0].steps == 6
+    assert not Run(tmp_path).holds_only_a_start()
 
 
 def test_stops(tmp_path):

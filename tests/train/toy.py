@@ -85,6 +85,13 @@ class ToyStage(LearnedStage):
             (self.record / f"rank{dist.get_rank()}.json").write_text(json.dumps(values))
 
 
+class PickyStage(ToyStage):
+    """A stage that no showers please."""
+
+    def prepare(self, showers) -> None:
+        raise ValueError("these showers do not do")
+
+
 class ToyCalibration(SolvedStage):
     """The mean energy of all points over the model's mean prediction."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from calogen.cli.files import points
-from calogen.cli.options import ConfigFile, Device, Overwrite, Quiet, Seed, Set, Threads, differences, use_threads
+from calogen.cli.options import (
+    STATE_FILE,
+    ConfigFile,
+    Device,
+    Overwrite,
+    Quiet,
+    Seed,
+    Set,
+    Threads,
+    differences,
+    use_threads,
+)
 from calogen.cli.output import require_free_folder
 from calogen.cli.presets import CONFIG, presets_of, targets
 from calogen.cli.screen import say, table
@@ -19,7 +31,6 @@ if TYPE_CHECKING:
     from calogen.data.showers import Showers
     from calogen.train import Plan, StageReport
 
-STATE_FILE = "state.safetensors"
 RUN_FILE = "run.json"
 EVERY_STAGE = "*"
 
@@ -148,27 +159,40 @@ LEAST_SHOWERS = 32
 
 
 def _require_place(output: Path, overwrite: bool) -> None:
-    """A new or empty directory, or one that holds a run (which decides itself whether it is this one)."""
-    if not (output / RUN_FILE).is_file():
-        require_free_folder(output, overwrite)
+    """A new or empty directory, or one that holds a run, which decides itself whether it is this one."""
+    if (output / RUN_FILE).is_file():
+        return
+    if output.is_dir() and any(output.iterdir()):
+        from calogen.train.run import Run
+
+        if Run(output).holds_only_a_start():
+            return
+    require_free_folder(output, overwrite)
 
 
 def _read(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
     """Training showers, and those held out: the file's own where all files mark them, else a share."""
     from calogen.data.formats import open_source, read
-    from calogen.data.showers import Showers
 
     marked = True
     for file in files:
         with open_source(file) as source:
             marked = marked and source.split is not None
     if not marked:
-        return Showers.concatenate([points(read(file)) for file in files]), validation
-    parts = {
-        split: Showers.concatenate([points(read(file, split=split)) for file in files])
-        for split in ("train", "validation")
-    }
+        return _joined([points(read(file)) for file in files]), validation
+    parts = {split: _joined([points(read(file, split=split)) for file in files]) for split in ("train", "validation")}
     return parts["train"], parts["validation"]
+
+
+def _joined(parts: list[Showers]) -> Showers:
+    """All showers; where not all files keep times, without them."""
+    from calogen.data.showers import Showers
+
+    timed = [part.time is not None for part in parts]
+    if any(timed) and not all(timed):
+        warnings.warn("--data: not all files have times of points; they are left out", stacklevel=2)
+        parts = [part.untimed() for part in parts]
+    return Showers.concatenate(parts)
 
 
 def _report(reports: tuple[StageReport, ...], quiet: bool) -> None:

@@ -20,14 +20,23 @@ CHECKSUM_KEY = "checksum"  # BLAKE2b over our JSON and every tensor
 MAX_HEADER_BYTES = 16 * 1024 * 1024  # the safetensors header; a state of a million tensors would fit
 
 
+def unfinished(path: Path) -> Path:
+    """Where the content of `path` is until it is whole."""
+    return path.with_name(path.name + ".tmp")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step: temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary = unfinished(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

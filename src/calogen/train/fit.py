@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from calogen.overrides import nearest, to_dict
+from calogen.overrides import nearest
+from calogen.train.identity import fingerprint as fingerprint
+from calogen.train.identity import identity_of
 from calogen.train.learn import learn
 from calogen.train.parallel import Group, device_of, run_in_processes
 from calogen.train.plan import Plan
@@ -49,7 +49,8 @@ def fit(
     `shards=devices` up to round-off. `identity` adds to what must be equal for a run to be resumed.
 
     Raises ValueError if `run_dir` holds another fit, or any fit with `resume=False` (and no `overwrite`), and
-    for plans without a stage; TrainingError (of calogen.train) if a loss stops being finite.
+    for plans without a stage; TrainingError (of calogen.train) if a loss stops being finite. A fit that fails before
+    its first checkpoint leaves nothing in `run_dir`, and one that was killed so early does not stand in the way.
     """
     resolved = _plans(stages, plans)
     run = Run(Path(run_dir), checkpoint_seconds)
@@ -57,36 +58,18 @@ def fit(
         run.clear()
     elif run.exists() and not resume:
         raise ValueError(f"{run_dir} holds a fit: resume it, use another directory, or --overwrite")
-    fixed = json.loads(json.dumps(_identity(stages, train, validation, resolved, devices, identity or {})))
+    fixed = json.loads(json.dumps(identity_of(stages, train, validation, resolved, devices, identity or {})))
     run.require_same(fixed)
     job = _Job(list(stages), train, validation, resolved, run.folder, checkpoint_seconds, str(device), progress, fixed)
-    if devices > 1:
-        run_in_processes(_fit_all, (job,), devices, torch.device(device))
-    else:
-        _fit_all(job, group=Group())
+    try:
+        if devices > 1:
+            run_in_processes(_fit_all, (job,), devices, torch.device(device))
+        else:
+            _fit_all(job, group=Group())
+    except Exception:
+        run.forget()
+        raise
     return tuple(_take_result(run, stage) for stage in stages)
-
-
-def fingerprint(data: Any) -> str:
-    """A hash of all arrays and plain values of a dataclass (showers, incident particles, detector), nested ones too."""
-    digest = hashlib.blake2b(digest_size=16)
-    _hash_into(digest, data)
-    return digest.hexdigest()
-
-
-def _hash_into(digest: Any, value: Any) -> None:
-    if isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype}{value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            digest.update(field.name.encode())
-            _hash_into(digest, getattr(value, field.name))
-    elif isinstance(value, tuple | list):
-        for item in value:
-            _hash_into(digest, item)
-    else:
-        digest.update(repr(value).encode())
 
 
 @dataclasses.dataclass
@@ -112,32 +95,6 @@ def _plans(stages: Sequence[Stage], plans: Mapping[str, Plan] | None) -> dict[st
         if name not in names:
             raise ValueError(f"a plan for an unknown stage {name!r}: {nearest(name, names)}")
     return {stage.name: (plans or {}).get(stage.name, stage.plan) for stage in stages}
-
-
-def _identity(
-    stages: Sequence[Stage],
-    train: Showers,
-    validation: Showers | None,
-    plans: Mapping[str, Plan],
-    devices: int,
-    more: Mapping[str, Any],
-) -> dict[str, Any]:
-    return {
-        "plans": to_dict(plans),
-        "shards": {stage.name: max(plans[stage.name].shards, devices) for stage in stages},
-        "models": {stage.name: _shapes(stage) for stage in stages},
-        "training_showers": {"number": len(train), "hash": fingerprint(train)},
-        "validation_showers": {
-            "number": 0 if validation is None else len(validation),
-            "hash": fingerprint(validation),
-        },
-        "more": to_dict(more),
-    }
-
-
-def _shapes(stage: Stage) -> str:
-    shapes = [f"{name}{tuple(tensor.shape)}{tensor.dtype}" for name, tensor in stage.model.state_dict().items()]
-    return hashlib.blake2b("\n".join(shapes).encode(), digest_size=8).hexdigest()
 
 
 def _fit_all(job: _Job, *, group: Group) -> None:

@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from torch import Tensor, nn
 
-from calogen.train.checkpoint import below, load_module, prefixed, read_tensors, write_json, write_tensors
+from calogen.train.checkpoint import below, load_module, prefixed, read_tensors, unfinished, write_json, write_tensors
+from calogen.train.identity import require_same
 from calogen.train.report import StageReport
 
 try:
@@ -42,20 +44,32 @@ class Run:
         self._identity = folder / "run.json"
         self._stages = folder / "stages"
         self._logs = folder / "logs"
+        self._lock_file = folder / "lock"
         self._lock: IO[str] | None = None
+        self._absent = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
 
     def exists(self) -> bool:
         """Whether a fit was started here."""
         return self._identity.exists()
 
+    def worth_keeping(self) -> bool:
+        """Whether a fit that was started here has got anywhere: a stage is finished, or one is half done."""
+        return self.checkpoint.exists() or any(self._stages.glob("*.json"))
+
+    def holds_only_a_start(self) -> bool:
+        """Whether all that lies here was left by a fit that was killed before it had got anywhere."""
+        own = {path.name for path in (*self._own_files(), self._stages, self._logs, self._lock_file)}
+        return self.folder.is_dir() and {p.name for p in self.folder.iterdir()} <= own and not self.worth_keeping()
+
     def open(self, identity: Mapping[str, Any], models: Mapping[str, nn.Module]) -> None:
         """Begin here, or continue if this directory holds the same fit; ValueError says how it differs."""
         for folder in (self.folder, self._stages, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        if self.exists():
+        self._take_lock(LOCK_SECONDS)
+        if self.exists() and (self.worth_keeping() or self._stored_identity() == identity):
             self.require_same(identity)
             return
+        self.clear()
         weights = {name: prefixed(name, model.state_dict()) for name, model in models.items()}
         write_tensors(self._initial, {k: v for part in weights.values() for k, v in part.items()}, {})
         write_json(self._identity, identity)
@@ -68,10 +82,30 @@ class Run:
 
     def clear(self) -> None:
         """Delete what a fit stored here, and nothing else."""
-        mine = [self._identity, self.checkpoint, self._initial]
-        mine += [*self._stages.glob("*.safetensors"), *self._stages.glob("*.json"), *self._logs.glob("*.jsonl")]
+        mine = [
+            *self._own_files(),
+            *self._stages.glob("*.safetensors"),
+            *self._stages.glob("*.json"),
+            *self._logs.glob("*.jsonl"),
+        ]
         for path in mine:
             path.unlink(missing_ok=True)
+
+    def _own_files(self) -> list[Path]:
+        whole = [self._identity, self.checkpoint, self._initial]
+        return [*whole, *map(unfinished, whole)]
+
+    def forget(self) -> None:
+        """Leave nothing of a fit that failed before it got anywhere (and is not running in another process)."""
+        if self.worth_keeping() or not self.folder.is_dir():
+            return
+        with suppress(OSError, ValueError):
+            self._take_lock(0.0)
+            self.clear()
+            self._lock_file.unlink()
+            for folder in (self._stages, self._logs, *self._absent):
+                folder.rmdir()
+        self.close()
 
     def log(self, stage: str) -> Path:
         """Where the losses of a stage go."""
@@ -115,11 +149,19 @@ class Run:
     def _weights(self, stage: str, kind: str) -> Path:
         return self._stages / f"{stage}.{kind}.safetensors"
 
-    def _take_lock(self) -> None:
+    def require_same(self, identity: Mapping[str, Any]) -> None:
+        """Refuse (ValueError, naming what differs) if another fit than `identity` has got somewhere here."""
+        if self.exists() and self.worth_keeping():
+            require_same(self._stored_identity(), identity, self.folder)
+
+    def _stored_identity(self) -> Any:
+        return json.loads(self._identity.read_text())
+
+    def _take_lock(self, patience_seconds: float) -> None:
         if fcntl is None:
             return
-        file = open(self.folder / "lock", "w")  # noqa: SIM115 - held until close()
-        deadline = time.monotonic() + LOCK_SECONDS
+        file = open(self._lock_file, "w")  # noqa: SIM115 - held until close()
+        deadline = time.monotonic() + patience_seconds
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,25 +174,3 @@ class Run:
                     ) from None
                 time.sleep(LOCK_RETRY_SECONDS)
         self._lock = file
-
-    def require_same(self, identity: Mapping[str, Any]) -> None:
-        """Refuse (ValueError, naming a difference) if another fit than `identity` was started here."""
-        then = json.loads(self._identity.read_text()) if self.exists() else identity
-        changes = list(_differences(then, identity, ""))
-        if changes:
-            more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-            raise ValueError(
-                f"{self.folder} holds another fit ({changes[0]}{more}): use another directory, or --overwrite"
-            )
-
-
-def _differences(then: Any, now: Any, where: str) -> list[str]:
-    if isinstance(then, dict) and isinstance(now, dict):
-        keys = sorted(set(then) | set(now))
-        return [d for k in keys for d in _differences(then.get(k), now.get(k), f"{where}.{k}" if where else k)]
-    return [] if then == now else [f"{where} was {_short(then)}, is {_short(now)}"]
-
-
-def _short(value: Any, limit: int = 60) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -13,6 +13,7 @@ UNITS = {
     "sample": ("GeV", "degrees"),
     "train": ("minutes",),
     "evaluate": ("GeV",),
+    "bench": ("GeV", "milliseconds"),
     "convert": ("GeV", "mm", "ns"),
     "convert-weights": (),
     "info": ("GeV", "mm", "ns", "degrees"),

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": Command("train:train", "fit a system to showers"),
     "sample": Command("sample:sample", "draw showers from a trained system"),
     "evaluate": Command("evaluate:evaluate", "judge showers against Geant4, on one page"),
+    "bench": Command("bench:bench", "measure time and memory per shower"),
     "convert": Command("files:convert", "turn one format of shower files into another"),
     "convert-weights": Command("weights:convert_weights", "turn the authors' published weights into ours"),
     "info": Command("files:info", "say what is in a file"),

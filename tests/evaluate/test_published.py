@@ -85,7 +85,8 @@ def test_few_showers_do_not_cost_a_rank():
     score = Score("layer_energy", "separation", "", 0.0165, 0.002, 0.0164, 0.001)
     wide = Score("high-level features", "fpd", "", 0.52, 0.08, 0.47, 0.01)
     linear = Score("layer_energy", "pearson", "", 0.05, 0.01, 0.04, 0.01)
-    standing = compare("ds2", (Findings("calochallenge", "", "", (score, wide)), Findings("p", "", "", (linear,))))
+    auc = Score("classifier_high", "auc", "", 0.56, 0.01, 0.5, 0.01)
+    standing = compare("ds2", (Findings("calochallenge", "", "", (score, wide)), Findings("p", "", "", (linear, auc))))
     entries = standing.lines[1].entries
     geant4 = standing.lines[0].entries
     assert entries["layer_energy"].value == 0.0165
@@ -93,6 +94,8 @@ def test_few_showers_do_not_cost_a_rank():
     assert entries["layer_energy"].rank == 1
     assert entries["fpd"].carried == pytest.approx(geant4["fpd"].value + 0.05)
     assert entries["pearson"].carried == pytest.approx(0.03)
+    assert entries["auc_high"].carried == 0.56
+    assert entries["auc_high"].rank == 2
 
 
 def test_columns_near_geant4_are_the_best():

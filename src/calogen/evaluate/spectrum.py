@@ -25,8 +25,8 @@ COARSE_PER_OCTAVE = 16
 """Counters between an energy and its double, in the row of each shower: 1 kB a shower."""
 TOP_OCTAVE = 17
 """Voxels of 2^17 GeV = 131 TeV and more are no shower of the field."""
-KEPT_VALUES = 1 << 24
-"""Energies kept as they are: 64 MB."""
+KEPT_VALUES = 1 << 23
+"""Energies kept as they are: 34 MB."""
 PIECE_SHOWERS = 16
 
 _MANTISSA_BITS, _EXPONENT_BIAS = 23, 127  # of float32

@@ -18,8 +18,8 @@ from calogen.evaluate.spectrum import VoxelSpectrum
 
 KEPT_SHOWERS = 2000
 """Whole showers kept of a sample, for distances between showers."""
-KEPT_VOXELS = 1 << 25
-"""Voxels of all kept showers together, at most: 134 MB. Of data set 3 this is 828 showers."""
+KEPT_VOXELS = 1 << 24
+"""Voxels of all kept showers together, at most: 67 MB. Of data set 3 this is 414 showers."""
 
 VoxelStream = Voxels | Iterable[Voxels]
 """Showers in memory, or batches of them as a reader yields them."""

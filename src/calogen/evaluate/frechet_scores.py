@@ -1,12 +1,13 @@
 """FPD and KPD as scores: with the error of samples of this size, and the floor that two Geant4 samples reach.
 
 Both distances are quadratic in the difference of the samples. jetnet's own errors say how the batches scatter, not
-how the samples do; here showers are dealt into blocks, and blocks are resampled and split.
+how the samples do; here showers are dealt into blocks, and random halves of the blocks are compared.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from calogen.evaluate.frechet import (
     self_kernel,
     sums,
 )
-from calogen.evaluate.metrics import Resampling, Score, bootstrap_error, floor_of
+from calogen.evaluate.metrics import Resampling, Score, floor_of
 
 BLOCKS = 40
 """Groups of showers that are resampled; even."""
@@ -41,11 +42,11 @@ FEATURES = "high-level features"
 
 
 def quadratic_error(raw: float, spread: float, shrink: float = 1.0) -> float:
-    """Standard deviation of a quadratic statistic from its bootstrap (`raw`) and from its floor (`spread`).
+    """Standard deviation of a quadratic statistic from that over half samples (`raw`) and from its floor (`spread`).
 
-    Its variance is 2 k + 4 c (k degrees of freedom, non-centrality c), the floor's 2 k; the bootstrap, which adds
-    noise to noise, sees 6 k + 4 c. Carried to larger samples by `shrink`, the ratio of (1/n + 1/m): c falls with it,
-    k with its square.
+    Its variance is 2 k + 4 c (k degrees of freedom, non-centrality c), the floor's 2 k; half samples, which add noise
+    to noise, see 6 k + 4 c. Carried to larger samples by `shrink`, the ratio of (1/n + 1/m): c falls with it, k with
+    its square.
     """
     return math.sqrt(shrink * max(raw**2 - 3 * spread**2, 0.0) + (shrink * spread) ** 2)
 
@@ -89,8 +90,19 @@ def frechet_score(
     blocks_other = None if other is None else _blocks(centred(true, other)[1], n_blocks)
     resampling = Resampling(len(y), len(x), paired, replicas, seed, 0 if other is None else len(other))
     floor, spread = floor_of(blocks_x, _distances, 1.0, resampling, blocks_other)
-    error = quadratic_error(bootstrap_error(blocks_y, blocks_x, _distances, resampling), spread)
+    first, second = _half_samples(resampling, n_blocks)
+    error = quadratic_error(float(_distances(first @ blocks_y, second @ blocks_x).std(ddof=1)), spread)
     return Score(observable, "fpd", "", estimate.value, math.hypot(error, estimate.error), floor, spread)
+
+
+def _half_samples(resampling: Resampling, blocks: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Random halves of the blocks `[replicas, blocks]` of 0 and 1, for the generated and the true sample.
+
+    Halves of a sample scatter about it as samples do about the truth. Draws with replacement do so too, but with few
+    blocks and many features the uneven number of draws of each block would outweigh what is to be measured.
+    """
+    first = resampling.splits(blocks)[0]
+    return first, first if resampling.paired else replace(resampling, seed=resampling.seed + 1).splits(blocks)[0]
 
 
 def _blocks(x: NDArray[np.float64], n_blocks: int) -> NDArray[np.float64]:
@@ -153,7 +165,7 @@ def kernel_score(
     x, y = (for_kernel(v[rows], largest(true)) for v, rows in zip((true, made), chosen, strict=True))
     blocks = _KernelBlocks(x, y)
     resampling = Resampling(len(y), len(x), paired, replicas, seed)
-    raw = float(blocks.compared(*resampling.draws(KERNEL_BLOCKS)).std(ddof=1))
+    raw = float(blocks.compared(*_half_samples(resampling, KERNEL_BLOCKS)).std(ddof=1))
     spread = float(blocks.halves(*resampling.splits(KERNEL_BLOCKS)).std(ddof=1)) * resampling.size_ratio
     shrink = (1 / len(true) + 1 / len(made)) / (1 / len(x) + 1 / len(y))
     batches = options.get("n_batches", 10)

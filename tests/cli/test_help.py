@@ -12,6 +12,7 @@ UNITS = {
     "simulate": ("GeV", "mm", "ns", "tesla", "degrees", "mm/MeV"),
     "sample": ("GeV", "degrees"),
     "train": ("minutes",),
+    "calibrate": ("GeV", "mm"),
     "evaluate": ("GeV",),
     "bench": ("GeV", "milliseconds"),
     "convert": ("GeV", "mm", "ns"),

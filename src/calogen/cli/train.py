@@ -75,7 +75,7 @@ def train(
     if devices < 1:
         raise ValueError(f"--devices {devices}: give a number of at least 1")
     resolved = resolve(system, preset, differences(config, set_), seed, max_minutes)
-    showers, held_out = _read(data, validation)
+    showers, held_out = read_data(data, validation)
     from calogen.systems import SYSTEMS
 
     _require_fit_for(system, preset, showers)
@@ -170,7 +170,7 @@ def _require_place(output: Path, overwrite: bool) -> None:
     require_free_folder(output, overwrite)
 
 
-def _read(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
+def read_data(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
     """Training showers, and those held out: the file's own where all files mark them, else a share."""
     from calogen.data.formats import open_source, read
 

@@ -225,16 +225,31 @@ def _check_lengths(s: Showers) -> None:
 def _check_values(s: Showers) -> None:
     for name in ("x", "y", "energy") + (("time",) if s.time is not None else ()):
         values = getattr(s, name)
-        # Extremes are infinite or NaN if any value is: two fast passes in the usual case.
-        low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
-        if not (np.isfinite(low) and np.isfinite(high)):
-            i = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"{name} of point {i} is {values[i]}; points must be finite")
-        if name == "energy" and low < 0:
+        # One fast pass where all is well, as nearly always; only a doubt is looked into.
+        if _surely_positive(values) if name == "energy" else _surely_finite(values):
+            continue
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise ValueError(f"{name} of point {bad[0]} is {values[bad[0]]}; points must be finite")
+        if name == "energy" and values.min() < 0:
             i = int(values.argmin())
             raise ValueError(f"energy of point {i} is {values[i]} GeV; energies must not be negative")
-    if s.layer.size and (s.layer.min() < 0 or s.layer.max() >= s.detector.n_layers):
+    if s.layer.size and s.layer.view(np.uint16).max() >= s.detector.n_layers:  # negative ones are the largest
         raise ValueError(
             f"layers go from {s.layer.min()} to {s.layer.max()}; detector {s.detector.name!r} has layers "
             f"0 to {s.detector.n_layers - 1}"
         )
+
+
+def _surely_finite(values: NDArray[np.float32]) -> bool:
+    """The sum of squares is finite: so are all values. (It may overflow where they are finite, but huge.)"""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.dot(values, values)))
+
+
+LARGEST_BITS = np.finfo(np.float32).max.view(np.uint32)
+
+
+def _surely_positive(values: NDArray[np.float32]) -> bool:
+    """Finite and not negative: as integers, such floats are in their own order and all others are larger."""
+    return values.size == 0 or bool(values.view(np.uint32).max() <= LARGEST_BITS)

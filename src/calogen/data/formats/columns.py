@@ -28,8 +28,8 @@ CHUNK_BYTES = (1 << 12, 1 << 18)
 """Smallest and largest chunk of the bytes: large ones read fastest, but the last is padded with zeros."""
 INDEX_ROWS_PER_CHUNK = 1024
 DEFLATE_LEVEL = 4
-FRAMES_PER_READ = 16
-"""Frames fetched from the file in one go: a few MB, which the cache holds until they are decoded."""
+FRAMES_PER_JOB = 16
+"""Frames a thread decodes in one go."""
 MAX_THREADS = 4
 """Decoding is bound by memory from here on."""
 
@@ -90,7 +90,7 @@ class ColumnReader:
             return {k: np.empty(0, dtype=t) for k, t in self.types.items()}
         out = {k: np.empty(min(last * FRAME, self.n_points) - first * FRAME, dtype=t) for k, t in self.types.items()}
         jobs = self._jobs(first, last, out)
-        if (last - first) * len(self.types) <= FRAMES_PER_READ or _threads() == 1:
+        if (last - first) * len(self.types) <= FRAMES_PER_JOB or _threads() == 1:
             for job in jobs:
                 self._decode(*job)
         else:
@@ -104,16 +104,17 @@ class ColumnReader:
         self, first: int, last: int, out: dict[str, NDArray[Any]]
     ) -> Iterator[tuple[str, int, int, NDArray[Any]]]:
         for name in self._index:
-            for begin in range(first, last, FRAMES_PER_READ):
-                end = min(begin + FRAMES_PER_READ, last)
+            for begin in range(first, last, FRAMES_PER_JOB):
+                end = min(begin + FRAMES_PER_JOB, last)
                 yield name, begin, end, out[name][(begin - first) * FRAME : (end - first) * FRAME]
 
     def _decode(self, name: str, begin: int, end: int, out: NDArray[Any]) -> None:
         rows = self._index[name][begin:end].tolist()
-        zero = rows[0][0]
-        view = memoryview(self._bytes[name].read(zero, rows[-1][0] + rows[-1][1]).data)
+        # One buffer for all frames, so that each is checked and decoded while the processor's cache holds it.
+        buffer = memoryview(np.empty(max(length for _, length, _ in rows), dtype=np.uint8).data)
         for i, (first, length, checksum) in enumerate(rows):
-            frame = view[first - zero : first - zero + length]
+            frame = buffer[:length]
+            self._bytes[name].read_into(frame, first)
             where = f"{self._name}: points/{name}: frame {begin + i}"
             if checksum_of(frame) != checksum:
                 raise BadFile(f"{where}: wrong checksum: the file was damaged after writing; copy it again")

@@ -87,15 +87,14 @@ def open_read(path: FilePath) -> Iterator[h5py.File]:
 
 def has(file: h5py.File | h5py.Group, name: str) -> bool:
     """Whether `name` is an object of this file itself, reached without soft or external links."""
-    group: Any = file
-    for part in name.split("/"):
-        if not isinstance(group, h5py.Group):
+    links, parts = file.id.links, name.encode().split(b"/")
+    for i in range(len(parts)):
+        here = b"/".join(parts[: i + 1])
+        if not links.exists(here) or links.get_info(here).type != h5py.h5l.TYPE_HARD:
             return False
-        link = group.get(part, getlink=True)
-        if not isinstance(link, h5py.HardLink):
+        if i + 1 < len(parts) and h5py.h5o.get_info(file.id, here).type != h5py.h5o.TYPE_GROUP:
             return False
-        group = group.get(part)
-    return group is not None
+    return True
 
 
 def dataset(

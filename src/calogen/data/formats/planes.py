@@ -128,15 +128,22 @@ def unpack(packed: memoryview, out: NDArray[Any]) -> None:
         ValueError: bytes that are not the packed planes of `n` such items.
     """
     size, n = out.dtype.itemsize, len(out)
-    planes, at = [], 0
-    for _, width in PLANES[size]:
+    planes: list[tuple[int, int, int, memoryview]] = []  # first byte, width, method, payload
+    at = 0
+    for first, width in PLANES[size]:
         begin = at + 1 + LENGTH_BYTES
         at = begin + int.from_bytes(packed[begin - LENGTH_BYTES : begin], "little")
-        planes.append(_unpack(packed[begin - LENGTH_BYTES - 1], packed[begin:at], n, np.dtype(f"<u{width}")))
-    if size == 2 and len(planes[1]) == 1:
-        np.add(planes[0], np.uint16(planes[1][0]) << 8, out=out.view(np.uint16))
+        planes.append((first, width, packed[begin - LENGTH_BYTES - 1], packed[begin:at]))
+    if size == 2 and planes[1][2] == Method.CONSTANT:  # small numbers, such as layers
+        low, high = (_unpack(method, payload, n, np.dtype("u1")) for _, _, method, payload in planes)
+        np.add(low, np.uint16(high[0]) << 8, out=out.view(np.uint16))
         return
-    for (first, width), plane in zip(PLANES[size], planes, strict=True):
+    # Backwards: the highest bytes may be written as whole items, whose other bytes then follow.
+    for first, width, method, payload in reversed(planes):
+        if method == Method.NIBBLES and first + width == 4:
+            _nibbles_on_top(payload, out.view("<u4"))
+            continue
+        plane = _unpack(method, payload, n, np.dtype(f"<u{width}"))
         out.view(f"<u{width}").reshape(n, size // width)[:, first // width] = plane
 
 
@@ -146,7 +153,9 @@ def _unpack(method: int, payload: memoryview, n: int, item: np.dtype[Any]) -> ND
     if method == Method.RAW:
         return np.frombuffer(payload, item, n)
     if method == Method.NIBBLES and item.itemsize == 1:
-        return _from_nibbles(payload, n)
+        values = np.empty(n, dtype="<u4")
+        _nibbles_on_top(payload, values)
+        return values.view(np.uint8)[3::4]
     if method == Method.RUNS and item.itemsize == 1:
         return _from_runs(payload, n)
     if method == Method.DEFLATE:
@@ -154,20 +163,27 @@ def _unpack(method: int, payload: memoryview, n: int, item: np.dtype[Any]) -> ND
     raise ValueError(f"plane packed by unknown method {method}")
 
 
-def _from_nibbles(payload: memoryview, n: int) -> NDArray[np.uint8]:
-    symbols = np.frombuffer(payload, np.uint8, SYMBOLS).astype(np.uint16)
-    n_pairs = (n + 1) // 2
-    byte = np.arange(256)
-    pair = symbols[byte & 15] | (symbols[byte >> 4] << 8)
-    values: NDArray[np.uint8] = np.take(pair, np.frombuffer(payload, np.uint8, n_pairs, SYMBOLS)).view(np.uint8)[:n]
-    rest = payload[SYMBOLS + n_pairs :]
+_BYTE = np.arange(256)
+_LOW, _HIGH = _BYTE & 15, _BYTE >> 4
+
+
+def _nibbles_on_top(payload: memoryview, out: NDArray[np.uint32]) -> None:
+    """Set the highest byte of the items `out [n]` from a plane of nibbles, the others to zero: two items a look-up."""
+    n = len(out)
+    pairs, odd = divmod(n, 2)
+    symbols = np.frombuffer(payload, np.uint8, SYMBOLS).astype("<u8")
+    codes = np.frombuffer(payload, np.uint8, pairs + odd, SYMBOLS)
+    two_items = (symbols[_LOW] << 24) | (symbols[_HIGH] << 56)
+    np.take(two_items, codes[:pairs], out=out[: 2 * pairs].view("<u8"), mode="clip")  # "raise" would copy
+    if odd:
+        out[-1] = symbols[codes[-1] & 15] << 24
+    rest = payload[SYMBOLS + pairs + odd :]
     n_exceptions, left = divmod(len(rest), EXCEPTION_BYTES)
     if left:
         raise ValueError("plane of nibbles with an incomplete exception")
     if n_exceptions:
         at = np.frombuffer(rest, "<u4", n_exceptions)
-        values[at] = np.frombuffer(rest, np.uint8, n_exceptions, LENGTH_BYTES * n_exceptions)
-    return values
+        out[at] = np.frombuffer(rest, np.uint8, n_exceptions, LENGTH_BYTES * n_exceptions).astype("<u4") << 24
 
 
 def _from_runs(payload: memoryview, n: int) -> NDArray[np.uint8]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from calogen.data.formats.hdf5 import BadFile
 
@@ -42,15 +41,13 @@ class StoredBytes:
     def __len__(self) -> int:
         return self._n
 
-    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Bytes `start` to `stop`; may be called from several threads."""
-        out = np.empty(stop - start, dtype=np.uint8)
-        at = start
+    def read_into(self, out: memoryview, start: int) -> None:
+        """Fill `out` with the bytes from `start` on; may be called from several threads."""
+        at, stop = start, start + len(out)
         while at < stop:
             i, inside = divmod(at, self._chunk)
             end = min(stop, (i + 1) * self._chunk)
-            part = memoryview(out.data)[at - start : end - start]
+            part = out[at - start : end - start]
             if os.preadv(self._fd, [part], int(self._address[i]) + inside) != len(part):
                 raise BadFile(f"{self._where}: the file ends within its data; it is truncated")
             at = end
-        return out

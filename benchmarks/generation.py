@@ -1,6 +1,6 @@
 """Time per CaloClouds3 shower, the whole way from incident photon to points, beside the authors' way of generating.
 
-    OMP_NUM_THREADS=1 python benchmarks/generation.py [--energy 50] [--points 2940] [--repeats 5]
+    OMP_NUM_THREADS=1 python benchmarks/generation.py [--energy 50] [--points 2940] [--repeats 8]
 
 Both run in the same process on one thread with random weights of the published size; each flow is run in full, then
 its answer is replaced by one layer profile, so that both make the same number of points (2940: a 50 GeV photon).
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -133,21 +134,25 @@ def _pyro_flow() -> Callable[[Tensor], Tensor]:
     return lambda c: flow.condition(c).sample(torch.Size([len(c)]))
 
 
-def milliseconds(run: Callable[[], object], repeats: int) -> float:
-    """Least process CPU time of a call, after two to warm up."""
-    times = []
-    for _ in range(repeats + 2):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return 1e3 * min(times[2:])
+def alternately(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, NDArray[np.float64]]:
+    """Process CPU time of each call in ms `[repeats]`, the ways in turn (a busy machine slows all alike)."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats + WARM_UP):
+        for name, run in runs.items():
+            start = time.process_time()
+            run()
+            times[name].append(1e3 * (time.process_time() - start))
+    return {name: np.array(values[WARM_UP:]) for name, values in times.items()}
+
+
+WARM_UP = 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--energy", type=float, default=50.0, help="GeV")
     parser.add_argument("--points", type=int, default=2940)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=8, help="calls at the largest batch; more at smaller ones")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -155,19 +160,20 @@ def main() -> None:
     ours = FixedProfile.create(CaloCloudsConfig(), ILD_ECAL)
     ours.counts = counts
     theirs = AuthorsWay(counts)
-    print(f"flow of the authors' way: {theirs.flow_name}; {options.points} points, one thread, process CPU time")
-    print(f"{'batch':>5} {'authors ms':>11} {'calogen ms':>11} {'ratio':>6}")
+    print(f"flow of the authors' way: {theirs.flow_name}; {options.points} points, one thread, medians of CPU time")
+    print(f"{'batch':>5} {'authors ms':>11} {'float32 ms':>11} {'ratio':>6} {'bfloat16 ms':>12} {'ratio':>6}")
     for n in BATCHES:
         incident = Incident.gun(n, energy=options.energy)
         ours.domain.fit(incident)
-        a = milliseconds(lambda incident=incident: theirs.sample(incident), options.repeats) / n
-        b = (
-            milliseconds(
-                lambda incident=incident, n=n: ours.sample(incident, seed=1, batch_size=n), options.repeats * 2
-            )
-            / n
-        )
-        print(f"{n:5d} {a:11.2f} {b:11.2f} {a / b:6.1f}")
+        runs: dict[str, Callable[[], object]] = {"authors": partial(theirs.sample, incident)}
+        for precision in ("float32", "bfloat16"):
+            runs[precision] = partial(ours.sample, incident, seed=1, batch_size=n, precision=precision)
+        taken = alternately(runs, options.repeats * max(1, BATCHES[-1] // n // 8))
+        line = f"{n:5d} {np.median(taken['authors']) / n:11.2f}"
+        for precision, width in (("float32", 11), ("bfloat16", 12)):
+            ratio = float(np.median(taken["authors"] / taken[precision]))
+            line += f" {np.median(taken[precision]) / n:{width}.2f} {ratio:6.1f}"
+        print(line)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,11 @@ def test_bad_points_are_refused(change: dict[str, Any], words: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("change", [{"x": [1e30, -1e30]}, {"energy": [-0.0, 3e38]}, {"layer": [29, 0]}])
+def test_odd_but_good_points_are_taken(change: dict[str, Any]) -> None:
+    Showers(**{**GOOD, **change})
+
+
 def test_showers_of_two_detectors_are_not_joined() -> None:
     with pytest.raises(ValueError, match="cannot join"):
         Showers.concatenate([Showers(**GOOD), Showers(**{**GOOD, "detector": ILD})])

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -15,6 +15,7 @@ from calogen.evaluate.incidents import MATCH_WIDTH, match_incident
 ENERGIES = arrays(np.float64, st.integers(1, 60), elements=st.floats(1.0, 4.0))
 
 
+@settings(deadline=None, max_examples=40)
 @given(ENERGIES, ENERGIES, st.integers(0, 5))
 def test_matched_spectra_are_equal_bin_by_bin(a, b, seed):
     bins = [np.floor(np.log(v) / MATCH_WIDTH).astype(int) for v in (a, b)]

@@ -44,14 +44,14 @@ def _sums(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _coefficients(sums: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Pearson matrices `[..., k, k]` of sums `[..., 1 + k + k * k]`."""
+    """Pearson matrices `[..., k, k]` of sums `[..., 1 + k + k * k]` of columns of about unit variance."""
     n = np.maximum(sums[..., :1], 1.0)
     mean = sums[..., 1 : k + 1] / n
     product = sums[..., k + 1 :].reshape(*sums.shape[:-1], k, k) / n[..., None]
     covariance = product - mean[..., :, None] * mean[..., None, :]
     variance = np.maximum(np.diagonal(covariance, axis1=-2, axis2=-1), 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(covariance / np.sqrt(variance[..., :, None] * variance[..., None, :]))
+    variance = np.where(variance > CONSTANT**2, variance, np.nan)
+    return np.asarray(covariance / np.sqrt(variance[..., :, None] * variance[..., None, :]))
 
 
 def mean_difference(k: int) -> Distance:
@@ -89,9 +89,9 @@ def columns(s: Collected) -> dict[str, NDArray[np.float64]]:
     return {k: np.asarray(v, dtype=np.float64) for k, v in named.items()}
 
 
-def layer_columns(s: Collected) -> dict[str, NDArray[np.float64]]:
+def layer_columns(s: Collected) -> dict[str, NDArray[Any]]:
     """Energies of the layers, neighbours joined where there are more than `MOST_LAYERS`."""
-    energy = s.observed.energy_per_layer[:, 1:-1].astype(np.float64)
+    energy = s.observed.energy_per_layer[:, 1:-1]
     step = -(-energy.shape[1] // MOST_LAYERS)
     starts = np.arange(0, energy.shape[1], step)
     return {str(start): v for start, v in zip(starts.tolist(), np.add.reduceat(energy, starts, axis=1).T, strict=True)}
@@ -127,41 +127,43 @@ class Correlations:
 
 
 def _usable(
-    gen: dict[str, NDArray[np.float64]], true: dict[str, NDArray[np.float64]], paired: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str], list[str]]:
+    gen: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]], paired: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str], list[str]]:
     """Columns that vary in both samples, of showers where all are known, in units of the truth's spread."""
     kept = [k for k in true if all(_varies(s[k]) for s in (gen, true))]
     notes = (
         [f"{', '.join(gone)}: constant, so without correlation"] if (gone := [k for k in true if k not in kept]) else []
     )
     if not kept:
-        return np.zeros((0, 0)), np.zeros((0, 0)), kept, notes
-    stacked = [np.stack([s[k] for k in kept], axis=1) for s in (gen, true)]
-    known = [np.isfinite(x).all(axis=1) for x in stacked]
+        return np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), kept, notes
+    known = [np.all([np.isfinite(s[k]) for k in kept], axis=0) for s in (gen, true)]
     if paired:  # A pair stays a pair.
         known = [known[0] & known[1]] * 2
     lost = [int(np.sum(~k)) for k in known]
     notes += [f"{lost[0]} generated and {lost[1]} true showers without hits are left out"] if any(lost) else []
-    a, b = (x[k] for x, k in zip(stacked, known, strict=True))
-    mean, spread = b.mean(axis=0), b.std(axis=0)
-    return (a - mean) / spread, (b - mean) / spread, kept, notes
+    scale = {k: (true[k][known[1]].mean(dtype=np.float64), true[k][known[1]].std(dtype=np.float64)) for k in kept}
+    a, b = (
+        np.stack([((s[k][here] - scale[k][0]) / scale[k][1]).astype(np.float32) for k in kept], axis=1)
+        for s, here in zip((gen, true), known, strict=True)
+    )
+    return a, b, kept, notes
 
 
-def _varies(values: NDArray[np.float64]) -> bool:
-    known = values[np.isfinite(values)]
+def _varies(values: NDArray[Any]) -> bool:
+    known = values[np.isfinite(values)].astype(np.float64)
     return bool(known.size > 1 and known.std() > CONSTANT * math.sqrt(float(np.mean(known**2))))
 
 
-def _score(name: str, gen: NDArray[np.float64], true: NDArray[np.float64], pair: SamplePair) -> Score:
+def _score(name: str, gen: NDArray[np.float32], true: NDArray[np.float32], pair: SamplePair) -> Score:
     blocks = block_count(gen.shape[0], true.shape[0])
     # Showers are dealt into blocks in turn.
-    sums = [np.stack([_sums(x[b::blocks]) for b in range(blocks)]) for x in (gen, true)]
+    sums = [np.stack([_sums(x[b::blocks].astype(np.float64)) for b in range(blocks)]) for x in (gen, true)]
     distance = mean_difference(gen.shape[1])
     return linear_score(name, "pearson", "", distance, sums[0], sums[1], pair.resampling)
 
 
 def _matrices(
-    name: str, title: str, labels: Sequence[str], gen: NDArray[np.float64], true: NDArray[np.float64]
+    name: str, title: str, labels: Sequence[str], gen: NDArray[np.float32], true: NDArray[np.float32]
 ) -> list[Matrix]:
     a, b = pearson(gen), pearson(true)
     largest = max(float(np.nanmax(np.abs(a - b))), 0.05)

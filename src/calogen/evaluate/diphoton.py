@@ -164,9 +164,13 @@ def _scores(
     mean, half = [], []
     for f in found:
         drawn = f.resolved[rng.integers(0, len(f.number), (RATIO_REPLICAS, len(f.number)))].mean(axis=1)
-        mean.append((float(f.resolved.mean()), float(drawn.mean(axis=1).std(ddof=1))))
+        # Where all pairs agree, drawing them again shows no scatter; a binomial of their number still allows some.
+        least = float(wilson_error(np.zeros(1), len(f.number))[0])
+        share = f.resolved.mean(axis=0)
+        mean.append((float(share.mean()), max(float(drawn.mean(axis=1).std(ddof=1)), least)))
         halves = np.array([half_distance(distance, s) for s in drawn])
-        half.append((half_distance(distance, f.resolved.mean(axis=0)), float(np.nanstd(halves, ddof=1))))
+        scatter = float(np.nanstd(halves, ddof=1)) if np.isfinite(halves).sum() > 1 else math.nan
+        half.append((half_distance(distance, share), max(scatter, least * float(np.diff(distance).min()))))
     scores = [difference_score(f"resolved_{k}", "difference", "", f"Share found as two, {where}", mean[0], mean[1], n)]
     if all(math.isfinite(v) for v, _ in half):
         title = f"Distance d_50, {where}"

@@ -15,10 +15,10 @@ from calogen.evaluate.diphoton import Diphoton
 from calogen.evaluate.evaluation import Evaluation
 from calogen.evaluate.findings import Findings
 from calogen.evaluate.hadronic import Hadronic
-from calogen.evaluate.incidents import Sample, check_same_detector, match_incident
+from calogen.evaluate.incidents import Sample, batches_of, check_same_detector, match_incident
 from calogen.evaluate.mip import MipPeak
 from calogen.evaluate.observables import Observed
-from calogen.evaluate.parts import Collected, Part
+from calogen.evaluate.parts import Collected, Part, SamplePair
 from calogen.evaluate.protocol import REPLICAS, judge_aligned
 from calogen.evaluate.response import Response
 from calogen.evaluate.sections import Sections
@@ -73,10 +73,28 @@ def judge_points(
         ValueError: different detectors or particle types, too few showers, unknown parts, no common energies.
     """
     chosen = parts_named(parts)
-    true = collect(truth, chosen, what="truth", seed=seed, keep=keep)
-    gen = collect(generated, chosen, what="generated sample", seed=seed, keep=keep)
     floor = None if floor_sample is None else collect(floor_sample, (), what="floor sample", keep=0).observed
-    return judge_collected(gen, true, seed=seed, parts=chosen, floor=floor, match=match, replicas=replicas)
+    pair, remarks = _paired(*_collected(generated, truth, chosen, seed, keep), seed, replicas, match)
+    return _judged(pair, chosen, floor, remarks)
+
+
+def judge_part(
+    part: str | Part,
+    generated: Sample,
+    truth: Sample,
+    *,
+    seed: int = 0,
+    replicas: int = REPLICAS,
+    keep: int = KEPT_SHOWERS,
+) -> Findings:
+    """One part alone, without the table: `judge_part("angle", generated, truth)`, or a part with other options.
+
+    Raises:
+        ValueError: as `judge_points`.
+    """
+    chosen = parts_named((part,))
+    pair, _ = _paired(*_collected(generated, truth, chosen, seed, keep), seed, replicas, match=False)
+    return _timed(chosen[0], pair)
 
 
 def judge_collected(
@@ -98,13 +116,38 @@ def judge_collected(
     for part in chosen:
         if part.name not in generated.rows or part.name not in truth.rows:
             raise ValueError(f"part {part.name!r} was not collected; name it when the samples are read")
+    pair, remarks = _paired(generated, truth, seed, replicas, match)
+    return _judged(pair, chosen, floor, remarks)
+
+
+def _collected(
+    generated: Sample, truth: Sample, parts: tuple[Part, ...], seed: int, keep: int
+) -> tuple[Collected, Collected]:
+    """Both samples, read once their detectors are known to be the same."""
+    first, generated_batches = batches_of(generated, "generated sample")
+    second, truth_batches = batches_of(truth, "truth")
+    check_same_detector(first, second)
+    return (
+        collect(generated_batches, parts, what="generated sample", seed=seed, keep=keep),
+        collect(truth_batches, parts, what="truth", seed=seed, keep=keep),
+    )
+
+
+def _paired(
+    generated: Collected, truth: Collected, seed: int, replicas: int, match: bool
+) -> tuple[SamplePair, tuple[str, ...]]:
     check_same_detector(generated.detector, truth.detector)
     remarks: tuple[str, ...] = ()
     if match:
         m = match_incident(generated.observed.incident_energy, truth.observed.incident_energy, seed)
         generated, truth = generated.ordered(m.generated), truth.ordered(m.truth)
         remarks = (m.text,)
-    pair = align(generated, truth, seed=seed, replicas=replicas)
+    return align(generated, truth, seed=seed, replicas=replicas), remarks
+
+
+def _judged(
+    pair: SamplePair, parts: tuple[Part, ...], floor: Observed | None, remarks: tuple[str, ...]
+) -> PointJudgement:
     evaluation = judge_aligned(
         pair.generated.observed,
         pair.truth.observed,
@@ -112,15 +155,17 @@ def judge_collected(
         pair.detector,
         pair.truth.binning,
         floor=floor,
-        seed=seed,
-        replicas=replicas,
+        seed=pair.seed,
+        replicas=pair.replicas,
     )
-    findings = []
-    for part in chosen:
-        start = time.perf_counter()
-        found = part.findings(pair)
-        findings.append(replace(found, seconds=time.perf_counter() - start))
-    return PointJudgement(replace(evaluation, warnings=(*remarks, *evaluation.warnings)), tuple(findings))
+    findings = tuple(_timed(part, pair) for part in parts)
+    return PointJudgement(replace(evaluation, warnings=(*remarks, *evaluation.warnings)), findings)
+
+
+def _timed(part: Part, pair: SamplePair) -> Findings:
+    start = time.perf_counter()
+    found = part.findings(pair)
+    return replace(found, seconds=time.perf_counter() - start)
 
 
 def parts_named(parts: Sequence[str | Part]) -> tuple[Part, ...]:

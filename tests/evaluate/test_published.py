@@ -92,6 +92,8 @@ def test_few_showers_do_not_cost_a_rank():
     assert entries["layer_energy"].value == 0.0165
     assert entries["layer_energy"].carried == pytest.approx(geant4["layer_energy"].value + 1e-4)
     assert entries["layer_energy"].rank == 1
+    assert entries["layer_energy"].rank_range[0] == 1
+    assert entries["layer_energy"].rank_range[1] > 3
     assert entries["fpd"].carried == pytest.approx(geant4["fpd"].value + 0.05)
     assert entries["pearson"].carried == pytest.approx(0.03)
     assert entries["auc_high"].carried == 0.56
@@ -101,6 +103,17 @@ def test_few_showers_do_not_cost_a_rank():
 def test_columns_near_geant4_are_the_best():
     standing = compare("ds2", {"density": submissions("ds2")[0].values["density"]})
     assert standing.lines[1].entries["density"].rank == 1
+
+
+def test_numbers_without_error_have_one_rank():
+    entry = compare("ds3", {"cpu_ms_1": 50.0}).lines[1].entries["cpu_ms_1"]
+    assert entry.rank_range == (entry.rank, entry.rank)
+
+
+def test_shares_are_carried_in_proportion():
+    score = Score("voxels", "coverage", "", 0.48, 0.01, 0.96, 0.01, sense="high")
+    entry = compare("ds2", [score]).lines[1].entries["coverage"]
+    assert entry.carried == pytest.approx(submissions("ds2")[0].values["coverage"] / 2)
 
 
 def test_unknown_names_are_refused():

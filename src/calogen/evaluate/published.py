@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -105,13 +105,15 @@ class Entry:
     """One number of the table: as measured, its error, and the number that is ranked.
 
     `carried` is `value` for published numbers. For a score of ours with a floor it is what the score would be with as
-    many showers as the challenge had. `rank` counts from 1; None for Geant4.
+    many showers as the challenge had. `rank` counts from 1; None for Geant4. `rank_range` are the ranks with `carried`
+    one `error` better and worse.
     """
 
     value: float
     error: float | None
     carried: float
     rank: int | None = None
+    rank_range: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def compare(
 
     Separation powers, FPD and KPD grow when showers are few, so what a score of ours has above its floor is added to
     the published value of Geant4 against itself before it is ranked (distances of correlations are subtracted in
-    quadrature). AUCs, which few showers to train on make better, and numbers without a floor are ranked as they are.
+    quadrature; precision, recall, density and coverage, which fall with few showers, taken in proportion). AUCs, which few showers to train on make better, and numbers without a floor are ranked as they are.
     Geant4 is not ranked.
 
     Args:
@@ -209,21 +211,31 @@ def _carried(column: Column, score: Score, geant4: Submission) -> float:
         return score.value
     if column.key == "pearson":
         return max(score.value**2 - score.floor**2, 0.0) ** 0.5
+    if column.better == "geant4":
+        return geant4.values[column.key] * (score.value / score.floor if score.floor else 1.0)
     return geant4.values[column.key] + score.value - score.floor
 
 
 def _ranked(lines: list[Line]) -> list[Line]:
-    geant4 = lines[0]
     ranked = [dict(line.entries) for line in lines]
     for column in COLUMNS:
-        centre = geant4.entries[column.key].value if column.key in geant4.entries else 0.0
-        sign = {"low": 1.0, "high": -1.0, "geant4": 0.0}[column.better]
-
-        def badness(e: Entry, sign: float = sign, centre: float = centre) -> float:
-            return sign * e.carried if sign else abs(e.carried - centre)
-
-        known = [(i, entries[column.key]) for i, entries in enumerate(ranked) if i and column.key in entries]
-        for i, entry in known:
-            rank = 1 + sum(badness(other) < badness(entry) for _, other in known)
-            ranked[i][column.key] = Entry(entry.value, entry.error, entry.carried, rank)
+        key = column.key
+        centre = ranked[0][key].value if key in ranked[0] else 0.0
+        models = [i for i, entries in enumerate(ranked) if i and key in entries]
+        bad = {i: _badness(column, ranked[i][key], centre) for i in models}
+        for i in models:
+            others = [bad[k] for k in models if k != i]
+            margin = ranked[i][key].error or 0.0
+            best, rank, worst = (1 + sum(o < bad[i] + shift for o in others) for shift in (-margin, 0.0, margin))
+            ranked[i][key] = replace(ranked[i][key], rank=rank, rank_range=(best, worst))
     return [Line(line.name, entries, line.ours) for line, entries in zip(lines, ranked, strict=True)]
+
+
+def _badness(column: Column, entry: Entry, centre: float) -> float:
+    match column.better:
+        case "low":
+            return entry.carried
+        case "high":
+            return -entry.carried
+        case "geant4":
+            return abs(entry.carried - centre)

@@ -158,9 +158,9 @@ def compare(
     """Put models of ours among the published ones, with the rank of each in every column.
 
     Separation powers, FPD and KPD grow when showers are few, so what a score of ours has above its floor is added to
-    the published value of Geant4 against itself before it is ranked (distances of correlations are subtracted in
-    quadrature; precision, recall, density and coverage, which fall with few showers, taken in proportion). AUCs, which few showers to train on make better, and numbers without a floor are ranked as they are.
-    Geant4 is not ranked.
+    the published value of Geant4 against itself before it is ranked. Distances of correlations are subtracted in
+    quadrature; precision, recall, density and coverage are taken in proportion. AUCs, which few showers to train on
+    make better, and numbers without a floor are ranked as they are. Geant4 is not ranked.
 
     Args:
         dataset: `ds1-photons`, `ds1-pions`, `ds2` or `ds3`; see `challenge_histograms.dataset_of`.

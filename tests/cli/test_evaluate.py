@@ -12,6 +12,7 @@ from calogen import BOX_30, Showers, write
 from calogen.cli import main
 from calogen.cli.samples import examine
 from calogen.data.projection import voxelize
+from calogen.detector.catalog import detector
 
 N = 60
 
@@ -41,6 +42,7 @@ def _in_box(s: Showers) -> Showers:
 
 def test_several_models_on_one_page(files, capsys):
     arguments = ["evaluate", files["a"], files["b"], "--truth", files["geant4"], "-o", files["new"]]
+    arguments += ["--parts", "sections"]
     assert main(arguments) == 0
     out = capsys.readouterr().out
     for word in ("Visible energy", "floor", "a", "b", "indistinguishable", "report in"):
@@ -48,6 +50,7 @@ def test_several_models_on_one_page(files, capsys):
     folder = Path(files["new"])
     page, scores = (folder / "index.html").read_text(), json.loads((folder / "scores.json").read_text())
     assert [m["label"] for m in scores["models"]] == ["a", "b"]
+    assert [f["name"] for f in scores["models"][0]["findings"]] == ["distributions", "sections"]
     assert len(scores["models"][0]["provenance"]["sha256"]) == 64
     assert 'src="http' not in page
     assert 'id="displays"' in page
@@ -61,7 +64,7 @@ def _scores(plain):
 
 
 def test_two_files_are_generated_and_truth(files):
-    assert main(["evaluate", files["a"], files["geant4"], "-o", files["new"], "-q"]) == 0
+    assert main(["evaluate", files["a"], files["geant4"], "-o", files["new"], "-q", "--parts", "none"]) == 0
     scores = json.loads((Path(files["new"]) / "scores.json").read_text())
     assert (scores["truth"]["label"], scores["models"][0]["label"]) == ("geant4.h5", "a")
     assert (scores["detector"], scores["truth"]["n_showers"]) == ("ild-ecal", N)
@@ -70,10 +73,25 @@ def test_two_files_are_generated_and_truth(files):
 def test_files_of_one_name_are_called_by_their_folders(files, draw, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    write(other / "a.h5", draw(3, seed=8))
+    write(other / "a.h5", draw(20, seed=8))
     truth, *models = examine([Path(files["a"]), other / "a.h5"], Path(files["geant4"]), None, None)
     assert truth.n_showers == N
     assert [m.label for m in models] == [f"{tmp_path.name}/a", "other/a"]
+
+
+def test_voxels_get_the_scores_of_the_challenge(draw, tmp_path):
+    files = []
+    for seed in (1, 2):
+        s = draw(N, seed=seed)
+        points = Showers(s.x, s.y, s.layer, s.energy, s.offsets, s.incident, detector("calochallenge-2"))
+        files.append(tmp_path / f"{seed}.h5")
+        write(files[-1], voxelize(points)[0])
+    report = tmp_path / "report"
+    assert main(["evaluate", *map(str, files), "-o", str(report), "-q"]) == 0
+    scores = json.loads((report / "scores.json").read_text())
+    assert scores["models"][0]["findings"][0]["name"] == "calochallenge"
+    assert {"separation", "pearson"} <= {s["metric"] for s in _scores(scores)}
+    assert main(["evaluate", *map(str, files), "-o", str(report), "-q", "--overwrite", "--parts", "angle"]) == 2
 
 
 MISTAKES = {
@@ -90,6 +108,8 @@ MISTAKES = {
     "voxels against points": (["{voxels}", "{box}"], "holds voxels"),
     "not a number": (["{nan}", "{geant4}", "--detector", "ild-ecal"], "{nan}"),
     "floor of another detector": (["{a}", "{geant4}", "--floor", "{box}"], "box-30"),
+    "an unknown part": (["{a}", "{geant4}", "--parts", "sektions"], "sections"),
+    "voxels of points": (["{a}", "{geant4}", "--protocol", "voxels"], "holds points"),
     "a full directory": (["{a}", "{geant4}", "-o", "{folder}"], "not empty"),
 }
 
@@ -100,7 +120,7 @@ def test_bad_input_is_one_line(mistake, files, capfd):
     given = [a.format(**files) for a in arguments]
     if "-o" not in given:
         given += ["-o", files["new"]]
-    assert main(["evaluate", *given]) == 2
+    assert main(["evaluate", *given, "-q"]) == 2  # where files were read, their progress stands before the line
     out, err = capfd.readouterr()
     (line,) = (text for text in err.splitlines() if text.strip())
     assert line.startswith("calogen: error: ")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from calogen.cli.files import DetectorName, named_detector
+from calogen.cli.judging import Options, Protocol, compare
 from calogen.cli.options import Overwrite, Quiet
 from calogen.cli.output import require_free_folder
 from calogen.cli.samples import Sample, examine, roles
@@ -17,7 +18,7 @@ from calogen.cli.screen import say, table
 
 if TYPE_CHECKING:
     from calogen.evaluate.evaluation import Evaluation
-    from calogen.evaluate.judgement import Comparison, Judgement
+    from calogen.evaluate.judgement import Judgement
     from calogen.evaluate.metrics import Score
     from calogen.report.events import Row
 
@@ -43,6 +44,23 @@ def evaluate(
         Path | None,
         Parameter(metavar="FILE", help="Other Geant4 showers; the floor is then their distance to the truth."),
     ] = None,
+    protocol: Annotated[
+        Protocol,
+        Parameter(
+            help="Judge as points, or as voxels (the CaloChallenge's scores); auto: voxels where cells are rings."
+        ),
+    ] = "auto",
+    parts: Annotated[
+        str | None,
+        Parameter(
+            metavar="NAMES",
+            help="Parts of the point-cloud judgement, with commas, or 'none': sections, mip, hadronic, response, "
+            "correlations, angle, clusters, diphoton; default all.",
+        ),
+    ] = None,
+    match: Annotated[
+        bool, Parameter(negative="", help="First choose showers so that all have the same spectrum of energies (GeV).")
+    ] = False,
     detector: DetectorName = None,
     seed: Annotated[int, Parameter(help="Seed of the resampling behind errors and floors.")] = 0,
     overwrite: Overwrite = False,
@@ -66,7 +84,8 @@ def evaluate(
 
     true, *others = examine(models, against, floor, named_detector(detector))
     judged, extra = others[: len(models)], others[-1] if floor is not None else None
-    comparisons = tuple(_compared(sample, true, extra, seed) for sample in judged)
+    options = Options(protocol, _parts(parts), match, seed, quiet)
+    comparisons = tuple(compare(true, judged, extra, options))
     judgement = Judgement(true.detector.name, true.path.name, true.n_showers, comparisons, seed, true.provenance())
     page = write_report(judgement, output, displays=_displays(true, judged), overwrite=overwrite)
     score_tables(judgement, quiet=quiet)
@@ -76,16 +95,10 @@ def evaluate(
     say(f"report in {page}", quiet=quiet)
 
 
-def _compared(sample: Sample, truth: Sample, floor: Sample | None, seed: int) -> Comparison:
-    from calogen.evaluate.judgement import Comparison
-    from calogen.evaluate.protocol import evaluate as judge
-
-    third = None if floor is None else floor.batches()
-    try:
-        evaluation = judge(sample.batches(), truth.batches(), floor_sample=third, seed=seed)
-    except ValueError as error:
-        raise ValueError(f"{sample.path} against {truth.path}: {error}") from error
-    return Comparison(sample.label, sample.n_showers, evaluation=evaluation, provenance=sample.provenance())
+def _parts(names: str | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    return () if names == "none" else tuple(name.strip() for name in names.split(","))
 
 
 def _displays(truth: Sample, models: Sequence[Sample]) -> list[Row]:
@@ -102,19 +115,27 @@ def score_tables(judgement: Judgement, *, quiet: bool = False) -> None:
     labels = [c.label for c in judgement.comparisons]
     for group in score_groups(judgement):
         counts = ", ".join(f"{t['good']} of {t['all']}" for t in group["tallies"])
-        title = f"{group['title']}: {counts} scores indistinguishable from Geant4"
+        say(f"{group['title']}: {counts} scores indistinguishable from Geant4", quiet=quiet)
         if len(group["rows"]) > MOST_ROWS:
-            say(f"{title} (each on the page)", quiet=quiet)
+            say("  (each on the page)\n", quiet=quiet)
             continue
         rows = [
-            (row["title"], f"{row['metric']} {row['unit']}".strip(), row["floor"], *map(_cell, row["cells"]))
+            (f"{row['title']}, {row['metric']} {row['unit']}".rstrip(), row["floor"], *map(_cell, row["cells"]))
             for row in group["rows"]
         ]
-        table(title, ("score", "metric", "floor", *labels), rows, quiet=quiet)
+        for line in _aligned([("", "floor", *labels), *rows]):
+            say(line, quiet=quiet)
+        say("", quiet=quiet)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns, the first to the left and the others to the right, however wide the terminal is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 def _cell(cell: dict[str, str] | None) -> str:
-    return "" if cell is None else f"{cell['value']}  {cell['sigma']:>7}"
+    return "–" if cell is None else f"{cell['value']} {cell['sigma']:>8}"
 
 
 def score_table(evaluation: Evaluation, *, quiet: bool = False) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calogen.cli.files import points
+from calogen.cli.screen import progress
 
 if TYPE_CHECKING:
     from calogen.data.showers import Showers
-    from calogen.data.voxels import Voxels
     from calogen.detector.geometry import Detector
 
 HASH_BLOCK = 1 << 20
@@ -32,15 +32,20 @@ class Sample:
     given: Detector | None
     """The detector named on the command line, for files that do not say theirs."""
 
-    def batches(self) -> Iterator[Showers]:
-        """The showers as points, batch by batch."""
-        return (points(batch) for batch in self.raw())
+    def batches(self, *, quiet: bool) -> Iterator[Showers]:
+        """The showers as points, batch by batch, with a progress bar."""
+        return (points(batch) for batch in self.raw(quiet=quiet))
 
-    def raw(self) -> Iterator[Showers | Voxels]:
-        """The showers as the file holds them, batch by batch."""
+    def raw(self, *, quiet: bool) -> Iterator[Any]:
+        """The showers as the file holds them (points or voxels), batch by batch, with a progress bar."""
         from calogen.data.formats import batches
 
-        return batches(self.path, detector=self.given)
+        done = 0
+        with progress(f"read {self.label}", quiet=quiet) as report:
+            for batch in batches(self.path, detector=self.given):
+                yield batch
+                done += len(batch)
+                report(done, self.n_showers)
 
     def first(self, n: int) -> Showers:
         """The first showers as points."""
@@ -80,11 +85,12 @@ def examine(models: Sequence[Path], truth: Path, floor: Path | None, given: Dete
     """All files, the truth first, the floor's (if there is one) last; none of their showers is read but the first.
 
     Raises:
-        ValueError: a file that is not usable or given twice, or files of different detectors or kinds.
+        ValueError: a file that is not usable, given twice or too small, or files of different detectors or kinds.
     """
     paths = [truth, *models, *([] if floor is None else [floor])]
     samples = [_examined(path, label, given) for path, label in zip(paths, _labels(paths), strict=True)]
     _refuse_twice(paths)
+    _refuse_few(samples)
     for other in samples[1:]:
         if other.detector != samples[0].detector:
             same_name = " with other layers or cells" if other.detector.name == samples[0].detector.name else ""
@@ -135,6 +141,16 @@ def _refuse_twice(paths: Sequence[Path]) -> None:
             if same or (path.stat().st_size == other.stat().st_size and filecmp.cmp(path, other, shallow=False)):
                 which = f"{path} is given twice" if same else f"{path} is a copy of {other}"
                 raise ValueError(f"{which}: a file cannot be judged beside or against itself; give another sample")
+
+
+def _refuse_few(samples: Sequence[Sample]) -> None:
+    from calogen.evaluate.incidents import MIN_SHOWERS
+
+    for sample in samples:
+        if sample.n_showers < MIN_SHOWERS:
+            raise ValueError(
+                f"{sample.path} holds {sample.n_showers} showers; scores with errors need at least {MIN_SHOWERS}"
+            )
 
 
 def _checksum(path: Path) -> str:

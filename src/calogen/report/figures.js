@@ -9,6 +9,7 @@
   const COLOURS = 6, DASHES = ["", "5 3", "1.5 2.5", "8 3 2 3"];
   const SMALL = { left: 54, right: 10, top: 10, bottom: 38, gap: 12 };
   const BEYOND = 30;  // pixels by which what leaves a panel is still drawn, for the clip to cut
+  const TOO_NOISY = 0.5;  // relative error from which on a ratio says nothing and is not drawn
   const RATIO_LIMITS = [0.02, 0.05, 0.1, 0.2, 0.5, 1];
   const tip = document.body.appendChild(Object.assign(document.createElement("div"), { className: "tip", hidden: true }));
 
@@ -193,7 +194,8 @@
     element("line", { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom, stroke: "var(--soft)" }, g);
     if (power) element("text", { x: box.left, y: box.top - 1, fill: "var(--soft)", "font-size": 10 }, g, `×10${superscript(power)}`);
     const middle = (box.top + box.bottom) / 2;
-    element("text", { transform: `translate(12 ${middle}) rotate(-90)`, "text-anchor": "middle", fill: "var(--ink)" }, g, label.y);
+    const room = box.bottom - box.top + 8, long = label.y.length * 5.9 > room;
+    element("text", { transform: `translate(12 ${middle}) rotate(-90)`, "text-anchor": "middle", fill: "var(--ink)", textLength: long ? room : "", lengthAdjust: long ? "spacingAndGlyphs" : "" }, g, label.y);
     if (last) element("text", { x: box.right, y: box.bottom + 33, "text-anchor": "end", fill: "var(--ink)" }, g, label.x);
   }
 
@@ -232,10 +234,11 @@
       const R = scale(1 - limit, 1 + limit, box.bottom, box.top, false);
       axes(svg, X, R, box, { x: curve.x_label, y: "ratio", ticks: [1 - limit / 2, 1, 1 + limit / 2] }, true);
       const first = found.find((l) => l.reference), lower = clipped(svg, box);
-      if (first) band(lower, first, X, R, (i) => (first.y[i] > 0 ? 1 : null), (i) => first.error[i] / first.y[i], 0.35);
+      const clear = (l, i) => l.y[i] > 0 && !(l.error[i] / l.y[i] > TOO_NOISY);
+      if (first) band(lower, first, X, R, (i) => (clear(first, i) ? 1 : null), (i) => first.error[i] / first.y[i], 0.35);
       element("line", { x1: box.left, x2: box.right, y1: R.place(1), y2: R.place(1), stroke: "var(--g4)" }, svg);
       for (const l of found) if (l.under) {
-        const value = (i) => (l.under.y[i] > 0 && isNumber(l.y[i]) ? l.y[i] / l.under.y[i] : null);
+        const value = (i) => (clear(l.under, i) && isNumber(l.y[i]) && !(l.error[i] / l.under.y[i] > 2 * TOO_NOISY) ? l.y[i] / l.under.y[i] : null);
         band(lower, l, X, R, value, (i) => l.error[i] / l.under.y[i], 0.25);
         stroke(lower, l, X, R, value, 1.4);
       }
@@ -307,7 +310,7 @@
     const place = host.querySelector(".canvas"), rows = matrix.values.length, columns = matrix.column_labels.length;
     const width = Math.max(220, place.clientWidth || 320), longest = Math.max(...matrix.row_labels.map((t) => t.length), 1);
     const left = Math.min(width * 0.36, 10 + 5.8 * longest), bottom = Math.min(110, 10 + 5.2 * Math.max(...matrix.column_labels.map((t) => t.length), 1));
-    const cell = (width - left - 4) / columns, tall = Math.max(Math.min(cell, 34), 2) , height = tall * rows + bottom;
+    const cell = (width - left - 4) / columns, tall = Math.max(Math.min(cell, 34), 2), height = tall * rows + bottom;
     const canvas = document.createElement("canvas"), dots = Math.min(window.devicePixelRatio || 1, 2), style = getComputedStyle(document.body);
     canvas.style.height = `${height}px`;
     canvas.width = width * dots; canvas.height = height * dots;
@@ -316,8 +319,10 @@
     const g = canvas.getContext("2d"), dark = matchMedia("(prefers-color-scheme: dark)").matches;
     g.scale(dots, dots);
     matrix.values.forEach((row, r) => row.forEach((v, c) => {
+      const [x0, x1] = [left + c * cell, left + (c + 1) * cell].map((p) => Math.round(p * dots) / dots);
+      const [y0, y1] = [r * tall, (r + 1) * tall].map((p) => Math.round(p * dots) / dots);
       g.fillStyle = isNumber(v) ? `rgb(${shade(v, matrix.low, matrix.high, dark)})` : style.getPropertyValue("--line");
-      g.fillRect(left + c * cell, r * tall, Math.ceil(cell * dots) / dots, Math.ceil(tall * dots) / dots);
+      g.fillRect(x0, y0, x1 - x0, y1 - y0);
       if (isNumber(v) && cell > 34 && tall > 16) {
         const strength = Math.max(...[matrix.low, matrix.high].map(Math.abs));
         g.fillStyle = Math.abs(v) > 0.6 * strength && !dark ? "#fff" : style.color;

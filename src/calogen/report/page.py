@@ -11,6 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from calogen.evaluate.findings import Findings
 from calogen.evaluate.judgement import Judgement
 from calogen.report import tables
 from calogen.report.browser import asset, safe_json, templates, viewer_data
@@ -93,17 +96,6 @@ def _section(j: Judgement, name: str) -> dict[str, Any]:
     """One part of the judgement: its words, remarks by model, and which figures and matrices stand in it."""
     parts = [(i, c.label, f) for i, c in enumerate(j.comparisons) for f in c.sections if f.name == name]
     curves = {curve.name: curve.title for _, _, f in parts for curve in f.curves}
-    matrices: list[dict[str, Any]] = []
-    for i, label, f in parts:
-        for m in f.matrices:
-            same = [d for d in matrices if d["name"] == m.name and d["values"] == m.values.tolist()]
-            if same:
-                same[0]["whose"] = ""  # Geant4's own, the same beside every model
-            else:
-                matrices.append(
-                    {"model": i, "whose": label, "name": m.name, "title": m.title, "values": m.values.tolist()}
-                )
-    matrices.sort(key=lambda d: [m.name for _, _, f in parts for m in f.matrices].index(d["name"]))
     figures = list(curves.items())
     return {
         "name": name,
@@ -112,9 +104,26 @@ def _section(j: Judgement, name: str) -> dict[str, Any]:
         "notes": _notes([(label, f.notes) for _, label, f in parts]),
         "figures": figures[:OPEN_FIGURES],
         "more": figures[OPEN_FIGURES:],
-        "matrices": matrices,
+        "matrices": _matrices(parts),
         "seconds": sum(f.seconds for _, _, f in parts),
     }
+
+
+def _matrices(parts: Sequence[tuple[int, str, Findings]]) -> list[dict[str, Any]]:
+    """The matrices of all models, one of a kind after the other; one that all share (Geant4's own) stands once.
+
+    A kind begins a new row, except behind a shared one: Geant4's stands beside the models'.
+    """
+    found: list[dict[str, Any]] = []
+    shared = False
+    for name in dict.fromkeys(m.name for _, _, f in parts for m in f.matrices):
+        of = [(i, label, m) for i, label, f in parts for m in f.matrices if m.name == name]
+        new_row = not shared
+        shared = len(of) > 1 and all(np.array_equal(m.values, of[0][2].values, equal_nan=True) for _, _, m in of)
+        for place, (i, label, m) in enumerate(of[:1] if shared else of):
+            whose = "" if shared else label
+            found.append({"model": i, "whose": whose, "name": name, "title": m.title, "first": new_row and place == 0})
+    return found
 
 
 def _notes(by_model: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, str]]:

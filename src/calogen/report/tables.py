@@ -21,14 +21,16 @@ AIM = 0.02
 """Mean visible energy and hits are asked to agree within this with Geant4 in every decade."""
 OPEN_ROWS = 60
 """Sections of more scores than this are folded at first."""
-WORST = 3
-"""Scores farthest from Geant4 that each model's card names."""
+WORST = 4
+"""Sections farthest from Geant4 of which each model's card names the worst score."""
 METRICS = {
     "jsd": "JS divergence",
     "wasserstein": "Wasserstein",
     "auc": "AUC",
     "fpd": "FPD",
     "kpd": "KPD",
+    "quantile_kl": "quantile KL",
+    "pearson": "Pearson",
 }
 UNITS = {"sigma": "σ"}
 
@@ -150,7 +152,9 @@ def cards(j: Judgement, timing: Sequence[Timing]) -> list[dict[str, Any]]:
 
 def _card(c: Comparison, timing: Sequence[Timing]) -> dict[str, Any]:
     scores = [s for f in c.sections for s in f.scores]
-    off = sorted((s for s in scores if tone(s) in ("fair", "bad")), key=lambda s: -s.significance)
+    worst_of = [max(_telling(f), key=lambda s: s.significance, default=None) for f in c.sections]
+    off = [(f.name, s) for f, s in zip(c.sections, worst_of, strict=True) if s and tone(s) in ("fair", "bad")]
+    off.sort(key=lambda pair: -pair[1].significance)
     facts = []
     if c.evaluation is not None:
         for quantity, words in (("visible_energy", "mean visible energy"), ("hits", "mean hits")):
@@ -167,10 +171,15 @@ def _card(c: Comparison, timing: Sequence[Timing]) -> dict[str, Any]:
         "tally": tally(scores),
         "facts": facts,
         "worst": [
-            (f"{_title(s)}, {metric_name(s.metric)}", f"{signed(s.significance)} σ", tone(s)) for s in off[:WORST]
+            (name, f"{_title(s)}, {metric_name(s.metric)}", f"{signed(s.significance)} σ", tone(s))
+            for name, s in off[:WORST]
         ],
         "notes": list(c.notes),
     }
+
+
+def _telling(f: Findings) -> list[Score]:
+    return [s for s in f.scores if not math.isnan(s.significance)]
 
 
 def _title(s: Score) -> str:

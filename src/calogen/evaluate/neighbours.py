@@ -67,8 +67,10 @@ def prdc(reference: ArrayLike, generated: ArrayLike, *, k: int = NEIGHBOURS, blo
     """
     if k < 1:
         raise ValueError(f"k = {k} neighbours: give a number of at least 1")
-    a, b = centred(*checked(reference, generated, minimum=k + 1, purpose=f"PRDC with {k} neighbours"))
-    return _prdc((len(a), len(b)), (squared(a, a), squared(b, b), squared(a, b)), k, block)
+    a, b = checked(reference, generated, minimum=k + 1, purpose=f"PRDC with {k} neighbours")
+    centre = a.mean(axis=0, dtype=np.float64)
+    within, between, across = (squared(*pair, centre) for pair in ((a, a), (b, b), (a, b)))
+    return _prdc((len(a), len(b)), (within, between, across), k, block)
 
 
 def log_voxels(energy_gev: NDArray[Any]) -> NDArray[np.float32]:
@@ -81,19 +83,25 @@ def log_voxels(energy_gev: NDArray[Any]) -> NDArray[np.float32]:
     return np.log10(mev).astype(np.float32)
 
 
-def centred(reference: NDArray[Any], generated: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Both about the reference's mean, in float32 if both are: small numbers lose no digits in squared distances."""
-    kind = np.float32 if reference.dtype == generated.dtype == np.float32 else np.float64
-    centre = reference.mean(axis=0, dtype=np.float64)
-    return (reference - centre).astype(kind), (generated - centre).astype(kind)
+def squared(a: NDArray[Any], b: NDArray[Any], centre: NDArray[Any] | float = 0.0) -> Tile:
+    """Squared Euclidean distances of the rows of `a [n, d]` to those of `b [m, d]`, in float32 if both are.
 
+    Near the features' `centre` numbers are small, and lose no digits in |p|^2 + |q|^2 - 2 p.q.
+    """
+    kind = np.float32 if a.dtype == b.dtype == np.float32 else np.float64
+    middle: Any = np.asarray(centre, dtype=kind)
 
-def squared(a: NDArray[Any], b: NDArray[Any]) -> Tile:
-    """Squared Euclidean distances of the rows of `a [n, d]` to those of `b [m, d]`."""
-    length_a, length_b = (np.einsum("ij,ij->i", v, v) for v in (a, b))
+    def part(values: NDArray[Any], rows: slice) -> NDArray[Any]:
+        return values[rows].astype(kind, copy=False) - middle
+
+    def lengths(values: NDArray[Any]) -> NDArray[Any]:
+        parts = (part(values, rows) for rows in row_blocks(len(values), BLOCK))
+        return np.concatenate([np.einsum("ij,ij->i", p, p) for p in parts])
+
+    length_a, length_b = lengths(a), lengths(b)
 
     def tile(rows: slice, columns: slice) -> NDArray[Any]:
-        d = a[rows] @ b[columns].T
+        d = part(a, rows) @ part(b, columns).T
         d *= -2
         d += length_a[rows, None]
         d += length_b[columns]
@@ -204,14 +212,18 @@ def prdc_scores(
 
 def _all_distances(samples: list[NDArray[Any]]) -> NDArray[Any]:
     """Squared distances of all showers of all samples to each other."""
-    a, b = centred(samples[0], np.concatenate(samples[1:]))
-    x = np.concatenate([a, b])
-    tile = squared(x, x)
-    out = np.empty((len(x), len(x)), dtype=x.dtype)
-    for rows in row_blocks(len(x), BLOCK):
-        for columns in row_blocks(rows.stop, BLOCK):
-            out[rows, columns] = tile(rows, columns)
-            out[columns, rows] = out[rows, columns].T
+    centre = samples[0].mean(axis=0, dtype=np.float64)
+    first = np.cumsum([0, *map(len, samples)])
+    out = np.empty((first[-1], first[-1]), dtype=np.result_type(*samples, np.float32))
+    for i, a in enumerate(samples):
+        for j, b in enumerate(samples[: i + 1]):
+            tile = squared(a, b, centre)
+            for rows in row_blocks(len(a), BLOCK):
+                for columns in row_blocks(len(b), BLOCK):
+                    where = np.s_[first[i] + rows.start : first[i] + rows.stop]
+                    beside = np.s_[first[j] + columns.start : first[j] + columns.stop]
+                    out[where, beside] = tile(rows, columns)
+                    out[beside, where] = out[where, beside].T
     return out
 
 

@@ -1,10 +1,12 @@
 """Outputs that cannot be written to the end: one line with the name that was asked for, and nothing left behind."""
 
+import errno
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,6 +52,17 @@ def test_a_full_disk_is_one_line(
     expected = f"calogen: error: {out}: cannot be written: No space left on device; free some space, or write elsewhere"
     assert capfd.readouterr().err == expected + "\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_refuses_is_one_line(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, dir: Path, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir / ".out.h5.abc.partial"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refused)
+    assert main(["convert", str(large), str(tmp_path / "out.h5"), "-q"]) == 2
+    assert capfd.readouterr().err == f"calogen: error: {tmp_path / 'out.h5'}: cannot be written: Permission denied\n"
 
 
 def test_a_full_disk_while_simulating_is_one_line(geant4_data: Path, large: Path, tmp_path: Path) -> None:

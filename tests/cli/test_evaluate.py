@@ -79,7 +79,7 @@ def test_files_of_one_name_are_called_by_their_folders(files, draw, tmp_path):
     assert [m.label for m in models] == [f"{tmp_path.name}/a", "other/a"]
 
 
-def test_voxels_get_the_scores_of_the_challenge(draw, tmp_path):
+def test_voxels_get_the_scores_of_the_challenge(draw, tmp_path, capsys):
     files = []
     for seed in (1, 2):
         s = draw(N, seed=seed)
@@ -87,9 +87,14 @@ def test_voxels_get_the_scores_of_the_challenge(draw, tmp_path):
         files.append(tmp_path / f"{seed}.h5")
         write(files[-1], voxelize(points)[0])
     report = tmp_path / "report"
-    assert main(["evaluate", *map(str, files), "-o", str(report), "-q"]) == 0
+    assert main(["evaluate", *map(str, files), "-o", str(report), "--against", "published"]) == 0
+    out = capsys.readouterr().out
+    assert "CaloDREAM" in out
+    assert "of 18)" in out  # rank among the seventeen submissions to data set 2
     scores = json.loads((report / "scores.json").read_text())
     assert scores["models"][0]["findings"][0]["name"] == "calochallenge"
+    assert len(scores["published"]["lines"]) == 19
+    assert "CaloDREAM" in (report / "index.html").read_text()
     assert {"separation", "pearson"} <= {s["metric"] for s in _scores(scores)}
     assert main(["evaluate", *map(str, files), "-o", str(report), "-q", "--overwrite", "--parts", "angle"]) == 2
 
@@ -109,6 +114,7 @@ MISTAKES = {
     "not a number": (["{nan}", "{geant4}", "--detector", "ild-ecal"], "{nan}"),
     "floor of another detector": (["{a}", "{geant4}", "--floor", "{box}"], "box-30"),
     "an unknown part": (["{a}", "{geant4}", "--parts", "sektions"], "sections"),
+    "points against the challenge": (["{a}", "{geant4}", "--against", "published"], "CaloChallenge"),
     "voxels of points": (["{a}", "{geant4}", "--protocol", "voxels"], "holds points"),
     "a full directory": (["{a}", "{geant4}", "-o", "{folder}"], "not empty"),
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from calogen.cli.files import DetectorName, named_detector
-from calogen.cli.judging import Options, Protocol, compare
+from calogen.cli.judging import Options, Protocol, compare, dataset_of, ranked
 from calogen.cli.options import Overwrite, Quiet
 from calogen.cli.output import require_free_folder
 from calogen.cli.samples import Sample, examine, roles
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from calogen.evaluate.evaluation import Evaluation
     from calogen.evaluate.judgement import Judgement
     from calogen.evaluate.metrics import Score
+    from calogen.evaluate.published import Standing
     from calogen.report.events import Row
 
 
@@ -61,6 +62,10 @@ def evaluate(
     match: Annotated[
         bool, Parameter(negative="", help="First choose showers so that all have the same spectrum of energies (GeV).")
     ] = False,
+    against: Annotated[
+        Literal["published"] | None,
+        Parameter(help="'published': rank the models among the submissions to the CaloChallenge (its voxels only)."),
+    ] = None,
     detector: DetectorName = None,
     seed: Annotated[int, Parameter(help="Seed of the resampling behind errors and floors.")] = 0,
     overwrite: Overwrite = False,
@@ -77,18 +82,23 @@ def evaluate(
 
     calogen evaluate generated.h5 geant4.h5 -o report/
     """
-    models, against = roles(files, truth)
+    models, reference = roles(files, truth)
     require_free_folder(output, overwrite)
     from calogen.evaluate.judgement import Judgement
     from calogen.report.page import write_report
 
-    true, *others = examine(models, against, floor, named_detector(detector))
+    true, *others = examine(models, reference, floor, named_detector(detector))
     judged, extra = others[: len(models)], others[-1] if floor is not None else None
     options = Options(protocol, _parts(parts), match, seed, quiet)
+    dataset = None if against is None else dataset_of(true, options)
     comparisons = tuple(compare(true, judged, extra, options))
-    judgement = Judgement(true.detector.name, true.path.name, true.n_showers, comparisons, seed, true.provenance())
+    standing = None if dataset is None else ranked(dataset, comparisons)
+    about = true.provenance()
+    judgement = Judgement(true.detector.name, true.path.name, true.n_showers, comparisons, seed, about, standing)
     page = write_report(judgement, output, displays=_displays(true, judged), overwrite=overwrite)
     score_tables(judgement, quiet=quiet)
+    if standing is not None:
+        standing_table(standing, quiet=quiet)
     for comparison in comparisons:
         for note in comparison.notes:
             say(f"note: {comparison.label}: {note}", quiet=quiet)
@@ -126,6 +136,16 @@ def score_tables(judgement: Judgement, *, quiet: bool = False) -> None:
         for line in _aligned([("", "floor", *labels), *rows]):
             say(line, quiet=quiet)
         say("", quiet=quiet)
+
+
+def standing_table(standing: Standing, *, quiet: bool = False) -> None:
+    """The columns of the challenge: each model's value and rank, Geant4 against itself, and the best submission."""
+    from calogen.report.standing import ranking
+
+    say(f"among the published submissions to the CaloChallenge, {standing.dataset}:", quiet=quiet)
+    for line in _aligned(ranking(standing)):
+        say(line, quiet=quiet)
+    say("", quiet=quiet)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

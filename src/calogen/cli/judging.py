@@ -11,6 +11,7 @@ from calogen.cli.samples import Sample
 
 if TYPE_CHECKING:
     from calogen.evaluate.judgement import Comparison
+    from calogen.evaluate.published import Standing
 
 Protocol = Literal["auto", "points", "voxels"]
 
@@ -43,6 +44,30 @@ def by_voxels(truth: Sample, options: Options) -> bool:
     if voxels and options.match:
         raise ValueError("--match serves the point-cloud protocol; leave it out for voxels")
     return voxels
+
+
+def dataset_of(truth: Sample, options: Options) -> str:
+    """The data set of the CaloChallenge whose cells these are.
+
+    Raises:
+        ValueError: none of them, or judged as points.
+    """
+    from calogen.evaluate.challenge_histograms import dataset_of as found
+
+    name = found(truth.detector)
+    if name is None or not by_voxels(truth, options):
+        raise ValueError(
+            f"--against published: {truth.path} does not hold voxels of a CaloChallenge data set "
+            f"(its detector is {truth.detector.name!r}); leave it out"
+        )
+    return name
+
+
+def ranked(dataset: str, comparisons: Sequence[Comparison]) -> Standing:
+    """The models among the published ones."""
+    from calogen.evaluate.published import compare as place
+
+    return place(dataset, {c.label: c.sections for c in comparisons})
 
 
 def compare(truth: Sample, models: Sequence[Sample], floor: Sample | None, options: Options) -> Iterator[Comparison]:

@@ -12,6 +12,7 @@ from typing import Any
 from calogen.evaluate.distributions import distributions
 from calogen.evaluate.evaluation import Evaluation
 from calogen.evaluate.findings import Findings
+from calogen.evaluate.published import Standing
 
 FORMAT = 2
 """Version of the JSON layout: 1 was one model and the point-cloud table only."""
@@ -62,6 +63,8 @@ class Comparison:
 class Judgement:
     """Models against the same truth, in one detector. `truth` names the file, `provenance` says what is known of it.
 
+    `standing` is where the models stand among published ones, where that was asked.
+
     Raises:
         ValueError: no model, two models of one name, or a model whose parts share a name.
     """
@@ -72,6 +75,7 @@ class Judgement:
     comparisons: tuple[Comparison, ...]
     seed: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    standing: Standing | None = None
 
     def __post_init__(self) -> None:
         labels = [c.label for c in self.comparisons]
@@ -98,13 +102,14 @@ class Judgement:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; every score has value, error, floor, floor_error and indistinguishable."""
-        return {
+        plain = {
             "format": FORMAT,
             "detector": self.detector,
             "seed": self.seed,
             "truth": {"label": self.truth, "n_showers": self.n_truth, "provenance": dict(self.provenance)},
             "models": [c.to_dict() for c in self.comparisons],
         }
+        return plain if self.standing is None else plain | {"published": self.standing.to_dict()}
 
     def to_json(self, *, indent: bool = True) -> str:
         """JSON text of all numbers, lists of numbers on one line each; a number that does not exist is null."""

@@ -38,6 +38,20 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.{decimals}f}".replace("-", MINUS)
 
 
+def compact(value: float, digits: int = 3) -> str:
+    """`value` to some digits, with a power of ten where it is very small or very large.
+
+    >>> compact(0.0107), compact(2.3e-5), compact(270999000.0)
+    ('0.0107', '2.30×10⁻⁵', '2.71×10⁸')
+    """
+    if not math.isfinite(value) or value == 0:
+        return significant(value)
+    power = math.floor(math.log10(abs(value)))
+    if -4 <= power < 6:
+        return significant(value, digits)
+    return f"{significant(value / 10.0**power, digits)}{TIMES}{power_of_ten(power)}"
+
+
 def with_error(value: float, error: float) -> str:
     """Value and error rounded to two digits of the error; without an error three digits of the value.
 

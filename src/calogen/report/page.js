@@ -1,5 +1,5 @@
-// The table of scores: only those that differ, only those that match a word; sections that open when they are linked to.
 "use strict";
+// The table of scores: only those that differ, only those that match a word; sections that open when they are linked to.
 (() => {
   const table = document.getElementById("scores");
   if (!table) return;
@@ -33,4 +33,21 @@
   word.addEventListener("input", filter);
   different.addEventListener("change", filter);
   filter();
+})();
+
+// The published table: all its columns on request, sorted by the column whose head is clicked.
+(() => {
+  const table = document.getElementById("submissions");
+  if (!table) return;
+  document.getElementById("more-columns").addEventListener("change", (e) => table.classList.toggle("all", e.target.checked));
+  const body = table.tBodies[0], first = [...body.rows];
+  let sorted = -1, up = true;
+  table.querySelectorAll("button.sort").forEach((button, i) => {
+    button.addEventListener("click", () => {
+      up = sorted === i ? !up : true;
+      sorted = i;
+      const value = (row) => { const text = row.cells[i + 1].dataset.sort; return text === "" ? Infinity : Number(text) * (up ? 1 : -1); };
+      body.append(...first.slice().sort((a, b) => value(a) - value(b)));
+    });
+  });
 })();

@@ -15,7 +15,7 @@ import numpy as np
 
 from calogen.evaluate.findings import Findings
 from calogen.evaluate.judgement import Judgement
-from calogen.report import tables
+from calogen.report import standing, tables
 from calogen.report.browser import asset, safe_json, templates, viewer_data
 from calogen.report.events import Row
 from calogen.report.folder import FILES, PAGE, check_place, write_folder
@@ -79,6 +79,7 @@ def _page(j: Judgement, table: str, displays: Sequence[Row], timing: Sequence[Ti
             means=tables.means(j),
             losses=tables.losses(j),
             timing=tables.timings(timing),
+            published=None if j.standing is None else standing.table(j.standing),
             provenance=[
                 (f"Geant4: {j.truth}", tables.flat(j.provenance)),
                 *((c.label, tables.flat(c.provenance)) for c in j.comparisons),

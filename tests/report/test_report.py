@@ -12,10 +12,12 @@ import pytest
 
 from calogen import ILD_ECAL, Incident, Showers
 from calogen.evaluate.judgement import Comparison, Judgement
+from calogen.evaluate.published import compare
 from calogen.report import browser, display, plots
 from calogen.report.events import Row, energy_range_mev, event, matched
 from calogen.report.folder import FILES
 from calogen.report.page import write_report
+from calogen.report.standing import ranking
 from calogen.report.tables import OPEN_ROWS, Timing
 
 
@@ -84,6 +86,19 @@ def test_models_that_lack_a_score_get_a_dash(judgement, tmp_path):
     text = write_report(fewer, tmp_path / "report").read_text(encoding="utf-8")
     assert text.count("&ndash;") > text.count("not there")
     assert "&ndash;</td></tr>" in text
+
+
+def test_published_submissions_stand_beside_the_models(judgement, tmp_path):
+    standing = compare("ds2", {"model-0": {"fpd": 0.02, "cpu_ms_1": 20.0}, "model-1": {"fpd": 900.0}})
+    page = write_report(dataclasses.replace(judgement, standing=standing), tmp_path / "report")
+    text = page.read_text(encoding="utf-8")
+    for name in ("CaloDREAM", "CaloDiffusion", "FPD", "GPU ms a shower"):
+        assert name in text
+    assert text.count('<tr class="ours">') == 2
+    (fpd,) = [row for row in ranking(standing) if row[0] == "FPD"]
+    assert fpd[1:3] == ("0.0200 (rank 1 of 19)", "900 (rank 19 of 19)")
+    assert fpd[4].startswith("CaloDREAM")
+    assert json.loads((page.parent / "scores.json").read_text())["published"]["dataset"] == "ds2"
 
 
 def test_several_events_share_box_and_colours(samples):

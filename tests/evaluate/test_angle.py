@@ -81,12 +81,16 @@ def test_a_turned_sample_is_seen_in_its_angle(make_toy):
     gun = Incident.gun(300, angles="barrel", seed=4)
     truth, same = make_toy(300, 61, incident=gun), make_toy(300, 62, incident=gun)
     part = Angle(percent=20, scan=(20.0, 100.0))
-    found = judge_part(part, same, truth, replicas=100)
+    found = judge_part(part, same, truth, replicas=40)
     assert np.mean([s.indistinguishable for s in found.scores]) >= 0.85
     scan = next(c for c in found.curves if c.name == "scan")
     assert scan.x.tolist() == [20, 100]
     z = ILD_ECAL.z_mm[same.layer]
-    bent = judge_part(part, dataclasses.replace(same, x=same.x + 0.1 * z), truth, replicas=100)
+    bent = judge_part(part, dataclasses.replace(same, x=same.x + 0.1 * z), truth, replicas=40)
     moved = {s.observable for s in bent.scores if s.metric == "jsd" and s.significance > 3}
     assert "theta_100" in moved
+    bias = next(s for s in bent.scores if (s.observable, s.metric) == ("theta_100", "median_difference"))
+    tilted = gun.direction + 0.1 * gun.direction[:, 2:] * [1, 0, 0]
+    expected = 1e3 * np.median(angular_errors(tilted, gun.direction)["theta"])
+    assert bias.value == pytest.approx(expected, rel=0.1)
     assert "phi_100" not in moved

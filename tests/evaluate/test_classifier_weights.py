@@ -60,10 +60,11 @@ def weakened():
 
 
 def test_the_weakened_layers_are_named(weakened):
-    first = weakened.notes[0]
+    first = weakened.notes[1]
     assert "% less energy in layers 5 to 7 than Geant4 at the same incident energy" in first
     percent = float(first.split(" have ")[1].split(" %")[0])
     assert 18 < percent < 45  # the recognised ones are the lowest of those that lost a fifth
+    assert "incident energies of" in weakened.notes[0]
     assert set(weakened.matrices[0].row_labels[:3]) == {"energy in layer 5", "energy in layer 6", "energy in layer 7"}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogen.data.showers import Showers
-from calogen.evaluate.bootstrap import ratio_score, with_error
+from calogen.evaluate.bootstrap import difference_score, ratio_score, with_error
 from calogen.evaluate.findings import Curve, Findings, Series
 from calogen.evaluate.metrics import Score
 from calogen.evaluate.parts import MODEL, REFERENCE, Batch, Rows, SamplePair, present, spectrum
@@ -34,7 +34,7 @@ TEXT = (
     "the 4 % of highest energy in each shower (at least three). theta is the angle from the beam, phi the angle about"
     " it, `opening` the angle between axis and particle. Jensen-Shannon divergence of the errors' histograms in 30 "
     "bins of equal content, natural logarithm, no root. `width` is half the central 68 %, `quantile_68` holds 68 % of"
-    " showers; their ratios to Geant4 should be one."
+    " showers; their ratios to Geant4 should be one, differences of medians zero."
 )
 ERRORS: dict[str, str] = {"theta": "theta error", "phi": "phi error", "opening": "opening angle"}
 
@@ -127,6 +127,10 @@ def _width(values: NDArray[np.float64]) -> float:
     return float(0.5 * (high - low))
 
 
+def _median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values))
+
+
 def _quantile_68(values: NDArray[np.float64]) -> float:
     return float(np.quantile(values, 0.68))
 
@@ -170,7 +174,7 @@ class Angle:
                 name, title = f"{key}_{percent:g}", f"{words[0].upper()}{words[1:]}, {hits}"
                 a, b = gen[key][:, k], true[key][:, k]
                 scores += pair.scores(name, title, a, b)
-                scores += _ratio(name, key, title, a, b, pair.seed)
+                scores += _summary(name, key, title, a, b, pair.seed)
                 curves.append(spectrum(name, title, f"{words} [mrad]", a, b))
         curves.append(self._scan(gen, true, pair.seed))
         return Findings(self.name, "Angle", TEXT, tuple(scores), present(curves), notes=self._notes(gen, true))
@@ -199,11 +203,15 @@ class Angle:
         return (f"{undefined[0]} generated and {undefined[1]} true showers have no axis (fewer than two hits)",)
 
 
-def _ratio(name: str, key: str, title: str, gen: NDArray[Any], true: NDArray[Any], seed: int) -> list[Score]:
+def _summary(name: str, key: str, title: str, gen: NDArray[Any], true: NDArray[Any], seed: int) -> list[Score]:
     metric, statistic = STATISTICS[key]
     rng = np.random.default_rng([seed, 25])
-    measured = [with_error(v, statistic, rng) for v in (gen, true)]
     n = (int(np.isfinite(gen).sum()), int(np.isfinite(true).sum()))
     if min(n) < 2:
         return []
-    return [ratio_score(name, f"{metric}_ratio", title, measured[0], measured[1], n)]
+    measured = [with_error(v, statistic, rng) for v in (gen, true)]
+    scores = [ratio_score(name, f"{metric}_ratio", title, measured[0], measured[1], n)]
+    if key != "opening":
+        a, b = (with_error(v, _median, rng) for v in (gen, true))
+        scores.append(difference_score(name, "median_difference", "mrad", title, a, b, n))
+    return scores

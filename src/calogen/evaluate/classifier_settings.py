@@ -94,7 +94,13 @@ PRESETS: dict[str, ClassifierSettings] = {
     ),
     # Sized for a CPU and for thousands of showers: seconds on tens of features, minutes on thousands of voxels.
     "fast": ClassifierSettings(
-        hidden=(64, 64), dropout=0.1, standardize="all", learning_rate=1e-3, weight_decay=1e-2, batch=128, patience=8
+        hidden=(64, 64),
+        dropout=0.1,
+        standardize="all",
+        learning_rate=2e-3,
+        weight_decay=1e-2,
+        batch=128,
+        epochs=100,
     ),
     "fast-resnet": ClassifierSettings(
         network="resnet3d",

@@ -31,6 +31,7 @@ OUTSIDE = 2e-3
 FAMILY = 5
 """Numbered observables (layers, rings) from this many on are drawn as a profile."""
 LABELS = {
+    "all": f"{MODEL}: all",
     "low": f"{MODEL}: recognised",
     "high": f"{MODEL}: most like {REFERENCE}",
     "truth low": f"{REFERENCE}: most like the {MODEL}",
@@ -59,13 +60,18 @@ class Observables(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Tail:
-    """Rows of one sample at one end, and their shift in each observable with its error."""
+    """Rows of one sample at one end (or all), and their shift in each observable with its error."""
 
-    key: str
     values: NDArray[np.float64]
     expected: NDArray[np.float64]
     shift: NDArray[np.float64]
     error: NDArray[np.float64]
+    incident: NDArray[np.float64] | None
+
+    @property
+    def certain(self) -> NDArray[np.float64]:
+        """What is left `[k]` of the sizes of the shifts when two errors are taken off: a few outliers rank low."""
+        return np.nan_to_num(np.maximum(np.abs(self.shift) - 2 * self.error, 0))
 
 
 def classifier_tails(
@@ -89,7 +95,7 @@ def classifier_tails(
     _check(weights, observables, tail)
     model = Expectation.of(observables.truth, observables.incident_truth)
     tails = _tails(weights, observables, model, tail)
-    order = np.argsort(-np.abs(np.nan_to_num(tails["low"].shift)) - np.abs(np.nan_to_num(tails["truth high"].shift)))
+    order = np.argsort(-np.maximum(tails["low"].certain, tails["truth high"].certain), kind="stable")
     curves = [weight_curve(weights, f"{name}_weights")]
     curves += [_histogram(f"{name}_{i}", int(k), observables, tails) for i, k in enumerate(order[:DRAWN])]
     curves += [_profile(name, prefix, members, observables, model, tails) for prefix, members in _families(observables)]
@@ -132,11 +138,12 @@ def _tails(weights: Weights, o: Observables, model: Expectation, tail: float) ->
         order = np.flatnonzero(np.isfinite(w))
         order = order[np.lexsort((np.random.default_rng(0).random(order.size), w[order]))]  # ties in random order
         n = max(1, round(tail * order.size))
-        for end, rows in (("low", order[:n]), ("high", order[order.size - n :])):
+        for end, rows in (("all", order), ("low", order[:n]), ("high", order[order.size - n :])):
             values = np.asarray(x[rows], dtype=np.float64)
             pull = (values - expected[rows]) / spread[rows]
-            error = pull.std(axis=0, ddof=1 if n > 1 else 0) / math.sqrt(n)
-            tails[prefix + end] = _Tail(prefix + end, values, expected[rows], pull.mean(axis=0), error)
+            error = pull.std(axis=0, ddof=min(1, rows.size - 1)) / math.sqrt(rows.size)
+            energy = None if incident is None else np.asarray(incident, dtype=np.float64)[rows]
+            tails[prefix + end] = _Tail(values, expected[rows], pull.mean(axis=0), error, energy)
     return tails
 
 
@@ -170,7 +177,7 @@ def _groups(tail: _Tail, o: Observables) -> list[_Group]:
     """Observables that are shifted beyond their error, the strongest first, neighbours of a family joined."""
     index = {_family(name): column for column, name in enumerate(o.names) if _family(name)}
     significant = np.abs(tail.shift) > SIGNIFICANT * tail.error
-    left = [int(k) for k in np.argsort(-np.abs(np.nan_to_num(tail.shift))) if significant[k] and tail.shift[k] != 0]
+    left = [int(k) for k in np.argsort(-tail.certain, kind="stable") if significant[k]]
     groups, used = [], set[int]()
     for top in left:
         if top in used:
@@ -223,6 +230,7 @@ def _words(weights: Weights, o: Observables, tails: dict[str, _Tail], tail: floa
         frequency = f"{rarer} has none there"
         if math.isfinite(ratio):
             frequency = f"{ratio:.1f} times as many as {rarer} has there"
+        sentences += _incident(tails, key, f"The {who} ({frequency})")
         groups = _groups(tails[key], o)[:SPOKEN]
         if not groups:
             sentences.append(f"The {who} ({frequency}) are shifted in none of the observables: look at correlations.")
@@ -233,6 +241,18 @@ def _words(weights: Weights, o: Observables, tails: dict[str, _Tail], tail: floa
             for g in groups
         ]
     return sentences
+
+
+def _incident(tails: dict[str, _Tail], key: str, subject: str) -> list[str]:
+    """At which incident energies they are."""
+    own, everything = tails[key].incident, tails["truth all"].incident
+    if own is None or everything is None:
+        return []
+    low, middle, high = np.quantile(own, [0.16, 0.5, 0.84])
+    usual = np.median(everything)
+    return [
+        f"{subject} have incident energies of {low:.3g} to {high:.3g} GeV (median {middle:.3g}, of all {usual:.3g})."
+    ]
 
 
 def _overpopulation(
@@ -253,7 +273,8 @@ def _difference(g: _Group, tail: _Tail, o: Observables) -> str:
     share = o.truth[:, g.columns]
     if share.min() >= 0 and expected > 0:
         relative = 100 * (found / expected - 1)
-        return f"{abs(relative):.{1 if abs(relative) < 10 else 0}f} % {'more' if relative > 0 else 'less'} {g.words}"
+        less = "fewer" if g.words.startswith("hits") else "less"
+        return f"{abs(relative):.{1 if abs(relative) < 10 else 0}f} % {'more' if relative > 0 else less} {g.words}"
     absolute = float((found - expected) / tail.values.shape[0])
     unit = f" {o.units[g.columns[0]]}" if o.units and o.units[g.columns[0]] else ""
     return f"a {g.words} {abs(absolute):.3g}{unit} {'larger' if absolute > 0 else 'smaller'}"
@@ -266,7 +287,8 @@ def _left_out(weights: Weights, o: Observables, model: Expectation) -> list[str]
             notes.append(f"{missing} of {w.size} {label} showers were in no third sample and have no weight.")
     constant = [o.names[k] for k in np.flatnonzero(model.constant).tolist()]
     if constant:
-        notes.append(f"Constant in {REFERENCE} and not compared: {', '.join(constant)}.")
+        more = f" and {len(constant) - SPOKEN} more" if len(constant) > SPOKEN else ""
+        notes.append(f"Without spread in {REFERENCE} and not compared: {', '.join(constant[:SPOKEN])}{more}.")
     return notes
 
 

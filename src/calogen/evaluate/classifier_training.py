@@ -155,7 +155,9 @@ def train(
         network = nn.Sequential(_standardizer(samples, parts, settings), settings.build(samples[0].shape[1], outputs))
         network.to(device)
         best_state, best_loss, best_epoch, epochs = None, math.inf, 0, list[Epoch]()
-        optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
         for epoch in range(1, settings.epochs + 1):
             loss = _train_epoch(network, optimizer, loader, weights, settings.batch, device)
             held_out = _logits(network, samples, [p.validation for p in parts], settings.batch, device)

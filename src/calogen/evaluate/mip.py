@@ -61,21 +61,28 @@ def peak(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.
     local[:, :FIT_BINS] = local[:, -FIT_BINS:] = False
     highest = np.argmax(np.where(local, smooth, -1.0), axis=1)
     inside = local.any(axis=1)
-    offsets = np.arange(-FIT_BINS, FIT_BINS + 1)
     centre = np.where(inside, highest, flat.shape[1] // 2)
-    near = flat[np.arange(flat.shape[0])[:, None], centre[:, None] + offsets]
-    inside &= (near > 0).all(axis=1)
-    weight = np.sqrt(np.maximum(near, 1.0))
-    design = np.stack([np.ones_like(offsets), offsets, offsets**2], axis=1) * weight[:, :, None]
-    density = np.maximum(near, 1.0) / width[centre[:, None] + offsets]
-    target = weight * np.log(density)
-    _, slope, bend = np.moveaxis(np.linalg.solve(design.mT @ design, (design.mT @ target[:, :, None]))[:, :, 0], 1, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        vertex = -0.5 * slope / bend
-    inside &= (bend < 0) & (np.abs(vertex) <= FIT_BINS)
+    vertex, found = _vertices(flat, width, centre)
+    inside &= found
     step = math.log(edges[1] / edges[0])
     place = edges[0] * np.exp(step * (centre + 0.5 + np.where(inside, vertex, 0.0)))
     return np.asarray(np.where(inside, place, np.nan).reshape(np.shape(counts)[:-1]))
+
+
+def _vertices(
+    counts: NDArray[np.float64], width: NDArray[np.float64], centre: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Maxima of parabolas through ln(counts / width) about the bins `centre`, in bins from there; is there one?"""
+    offsets = np.arange(-FIT_BINS, FIT_BINS + 1)
+    near = counts[np.arange(counts.shape[0])[:, None], centre[:, None] + offsets]
+    weight = np.sqrt(np.maximum(near, 1.0))
+    design = np.stack([np.ones_like(offsets), offsets, offsets**2], axis=1) * weight[:, :, None]
+    target = weight * np.log(np.maximum(near, 1.0) / width[centre[:, None] + offsets])
+    fitted = np.linalg.solve(design.mT @ design, design.mT @ target[:, :, None])[:, :, 0]
+    slope, bend = fitted[:, 1], np.where(fitted[:, 2] < 0, fitted[:, 2], np.nan)
+    vertex = -0.5 * slope / bend
+    found = (near > 0).all(axis=1) & (np.abs(vertex) <= FIT_BINS)
+    return vertex, found
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def shower_features(observed: Observed, choice: Choice = "caloclouds2") -> tuple
       ten groups of layers and in ten of rings. Another number of layers is divided in proportion; fewer than ten
       layers or rings stay single. The published "one cell's energy" is the first entries of a list and left out.
     - `calohadronic`, 5: hits, centre of gravity x, y, z, visible over incident energy.
-    - `all`: logarithm of the incident energy and direction, the five, and energy and hits of each layer and each ring.
+    - `all`: logarithm of the incident energy and direction, the five, and energy and hits of each layer and each ring,
+      over the incident energy (1/GeV for hits). Recognises most: the others mix showers of all energies.
 
     A shower without hits has no centre of gravity; it is given that of the entry point, 0, and is known by its 0 hits.
 
@@ -47,9 +48,10 @@ def shower_features(observed: Observed, choice: Choice = "caloclouds2") -> tuple
         case "all":
             incident = {"logarithm of incident energy": np.log10(observed.incident_energy)}
             incident |= {f"direction {axis}": observed.direction[:, k] for k, axis in enumerate("xy")}
-            layers = _each(energy, "energy in layer") | _each(hits, "hits in layer")
-            rings = _each(_rings(observed.energy_per_radius), "energy in ring")
-            rings |= _each(_rings(observed.hits_per_radius), "hits in ring")
+            per_gev = 1 / observed.incident_energy[:, None]
+            layers = _each(energy * per_gev, "energy in layer") | _each(hits * per_gev, "hits in layer")
+            rings = _each(_rings(observed.energy_per_radius) * per_gev, "energy in ring")
+            rings |= _each(_rings(observed.hits_per_radius) * per_gev, "hits in ring")
             return _stacked(incident | size | cog | layers | rings)
     raise ValueError(f"features {choice!r} of showers are not known; choose caloclouds2, calohadronic or all")
 

@@ -74,7 +74,8 @@ def test_files_of_one_name_are_called_by_their_folders(files, draw, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     write(other / "a.h5", draw(20, seed=8))
-    truth, *models = examine([Path(files["a"]), other / "a.h5"], Path(files["geant4"]), None, None)
+    examined = examine([Path(files["a"]), other / "a.h5"], Path(files["geant4"]))
+    truth, models = examined.truth, examined.models
     assert truth.n_showers == N
     assert [m.label for m in models] == [f"{tmp_path.name}/a", "other/a"]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from calogen.cli.files import DetectorName, named_detector
-from calogen.cli.judging import Options, Protocol, compare, dataset_of, ranked
+from calogen.cli.judging import Classifier, Options, Protocol, dataset_of, judge, ranked
 from calogen.cli.options import Overwrite, Quiet
 from calogen.cli.output import require_free_folder
-from calogen.cli.samples import Sample, examine, roles
+from calogen.cli.samples import Files, examine, roles
 from calogen.cli.screen import say, table
 
 if TYPE_CHECKING:
@@ -56,8 +56,21 @@ def evaluate(
         Parameter(
             metavar="NAMES",
             help="Parts of the point-cloud judgement, with commas, or 'none': sections, mip, hadronic, response, "
-            "correlations, angle, clusters, diphoton; default all.",
+            "correlations, angle, clusters, diphoton, classifier_all, classifier_caloclouds2, "
+            "classifier_calohadronic, distances, copies; default all.",
         ),
+    ] = None,
+    classifier: Annotated[
+        Classifier,
+        Parameter(
+            help="Networks of the classifiers: 'fast' (seconds to minutes on a CPU; may recognise less), as 'published'"
+            " (minutes to hours), or 'none'."
+        ),
+    ] = "fast",
+    repeats: Annotated[int, Parameter(help="Trainings of each classifier, on shifted parts of the samples.")] = 5,
+    training: Annotated[
+        Path | None,
+        Parameter(metavar="FILE", help="Geant4 showers that the models were trained on, to look for copies of them."),
     ] = None,
     match: Annotated[
         bool, Parameter(negative="", help="First choose showers so that all have the same spectrum of energies (GeV).")
@@ -87,19 +100,26 @@ def evaluate(
     from calogen.evaluate.judgement import Judgement
     from calogen.report.page import write_report
 
-    true, *others = examine(models, reference, floor, named_detector(detector))
-    judged, extra = others[: len(models)], others[-1] if floor is not None else None
-    options = Options(protocol, _parts(parts), match, seed, quiet)
+    examined = examine(models, reference, named_detector(detector), floor=floor, training=training)
+    options = Options(protocol, _parts(parts), classifier, repeats, match, seed, quiet)
+    true = examined.truth
     dataset = None if against is None else dataset_of(true, options)
-    comparisons = tuple(compare(true, judged, extra, options))
-    standing = None if dataset is None else ranked(dataset, comparisons)
-    about = true.provenance()
-    judgement = Judgement(true.detector.name, true.path.name, true.n_showers, comparisons, seed, about, standing)
-    page = write_report(judgement, output, displays=_displays(true, judged), overwrite=overwrite)
+    judged = judge(examined, options)
+    judgement = Judgement(
+        true.detector.name,
+        true.path.name,
+        true.n_showers,
+        judged.comparisons,
+        seed,
+        true.provenance(),
+        standing=None if dataset is None else ranked(dataset, judged),
+        competition=judged.competition,
+    )
+    page = write_report(judgement, output, displays=_displays(examined), overwrite=overwrite)
     score_tables(judgement, quiet=quiet)
-    if standing is not None:
-        standing_table(standing, quiet=quiet)
-    for comparison in comparisons:
+    if judgement.standing is not None:
+        standing_table(judgement.standing, quiet=quiet)
+    for comparison in judged.comparisons:
         for note in comparison.notes:
             say(f"note: {comparison.label}: {note}", quiet=quiet)
     say(f"report in {page}", quiet=quiet)
@@ -111,11 +131,12 @@ def _parts(names: str | None) -> tuple[str, ...] | None:
     return () if names == "none" else tuple(name.strip() for name in names.split(","))
 
 
-def _displays(truth: Sample, models: Sequence[Sample]) -> list[Row]:
+def _displays(files: Files) -> list[Row]:
     """Showers of the same particles side by side, from the beginnings of the files."""
     from calogen.report.events import matched
 
-    return matched(truth.first(DISPLAY_SHOWERS), [(s.label, s.first(DISPLAY_SHOWERS)) for s in models], DISPLAYS)
+    models = [(s.label, s.first(DISPLAY_SHOWERS)) for s in files.models]
+    return matched(files.truth.first(DISPLAY_SHOWERS), models, DISPLAYS)
 
 
 def score_tables(judgement: Judgement, *, quiet: bool = False) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from calogen.cli.samples import Sample
+from calogen.cli.samples import Files, Sample
 
 if TYPE_CHECKING:
+    from calogen.evaluate.classifier_training import Epoch
+    from calogen.evaluate.findings import Findings
     from calogen.evaluate.judgement import Comparison
     from calogen.evaluate.published import Standing
 
 Protocol = Literal["auto", "points", "voxels"]
+Classifier = Literal["fast", "published", "none"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,38 @@ class Options:
 
     protocol: Protocol
     parts: tuple[str, ...] | None
+    classifier: Classifier
+    repeats: int
     match: bool
     seed: int
     quiet: bool
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Each model against the truth, and all of them against each other where classifiers ran on several."""
+
+    comparisons: tuple[Comparison, ...]
+    competition: Findings | None = None
+
+
+def judge(files: Files, options: Options) -> Judged:
+    """Judge all models; every file is read once.
+
+    Raises:
+        ValueError: options of the other protocol, or samples that cannot be judged.
+    """
+    if options.repeats < 1:
+        raise ValueError(f"--repeats {options.repeats}: a classifier must be trained at least once")
+    if by_voxels(files.truth, options):
+        if files.floor is not None:
+            raise ValueError(f"--floor {files.floor.path}: serves the point-cloud protocol; leave it out for voxels")
+        from calogen.cli.judging_voxels import judge_voxels
+
+        return judge_voxels(files, options)
+    from calogen.cli.judging_points import judge_points
+
+    return judge_points(files, options)
 
 
 def by_voxels(truth: Sample, options: Options) -> bool:
@@ -63,61 +95,18 @@ def dataset_of(truth: Sample, options: Options) -> str:
     return name
 
 
-def ranked(dataset: str, comparisons: Sequence[Comparison]) -> Standing:
+def ranked(dataset: str, judged: Judged) -> Standing:
     """The models among the published ones."""
-    from calogen.evaluate.published import compare as place
+    from calogen.evaluate.published import compare
 
-    return place(dataset, {c.label: c.sections for c in comparisons})
-
-
-def compare(truth: Sample, models: Sequence[Sample], floor: Sample | None, options: Options) -> Iterator[Comparison]:
-    """Judge all models; the truth is read once."""
-    if by_voxels(truth, options):
-        if floor is not None:
-            raise ValueError(f"--floor {floor.path}: serves the point-cloud protocol; leave it out for voxels")
-        return _compare_voxels(truth, models, options)
-    return _compare_points(truth, models, floor, options)
-
-
-def _compare_points(
-    truth: Sample, models: Sequence[Sample], floor: Sample | None, options: Options
-) -> Iterator[Comparison]:
-    from calogen.evaluate.collect import collect
-    from calogen.evaluate.judgement import Comparison
-    from calogen.evaluate.points import PARTS, judge_collected, parts_named
-
-    parts = parts_named(tuple(PARTS) if options.parts is None else options.parts)
-    seed = options.seed
-    with _about(truth):
-        true = collect(truth.batches(quiet=options.quiet), parts, what="truth", seed=seed)
-    extra = None
-    if floor is not None:
-        with _about(floor):
-            extra = collect(floor.batches(quiet=options.quiet), (), what="floor sample", keep=0).observed
-    for model in models:
-        with _about(model):
-            made = collect(model.batches(quiet=options.quiet), parts, what="generated sample", seed=seed)
-        with _about(model, truth):
-            judged = judge_collected(made, true, seed=seed, parts=parts, floor=extra, match=options.match)
-        yield Comparison(model.label, model.n_showers, judged.findings, judged.evaluation, model.provenance())
-
-
-def _compare_voxels(truth: Sample, models: Sequence[Sample], options: Options) -> Iterator[Comparison]:
-    from calogen.evaluate.calochallenge import judge_observed, observe_voxels
-    from calogen.evaluate.judgement import Comparison
-
-    with _about(truth):
-        true = observe_voxels(truth.raw(quiet=options.quiet), "truth", seed=options.seed)
-    for number, model in enumerate(models, start=1):
-        with _about(model):
-            made = observe_voxels(model.raw(quiet=options.quiet), "generated sample", seed=options.seed + number)
-        with _about(model, truth):
-            findings = judge_observed(made, true, seed=options.seed)
-        yield Comparison(model.label, model.n_showers, findings, provenance=model.provenance())
+    posteriors: Mapping[str, Mapping[str, float]] = {}
+    if judged.competition is not None:
+        posteriors = {s.observable: {"log_posterior": s.value} for s in judged.competition.scores}
+    return compare(dataset, {c.label: c.sections for c in judged.comparisons}, extra=posteriors)
 
 
 @contextmanager
-def _about(*samples: Sample) -> Iterator[None]:
+def about(*samples: Sample) -> Iterator[None]:
     """Errors name the files they are about."""
     try:
         yield
@@ -125,3 +114,32 @@ def _about(*samples: Sample) -> Iterator[None]:
         if any(str(s.path) in str(error) for s in samples):
             raise
         raise ValueError(f"{' against '.join(str(s.path) for s in samples)}: {error}") from error
+
+
+@contextmanager
+def training_bar(label: str, options: Options, trainings: int) -> Iterator[Callable[[Epoch], None]]:
+    """A progress bar of so many trainings of classifiers, from the first epoch on."""
+    from contextlib import ExitStack
+
+    from calogen.progress import progress_bar
+
+    with ExitStack() as stack:
+        advance: Callable[[int], None] | None = None
+
+        def report(epoch: Epoch) -> None:
+            nonlocal advance
+            if advance is None:
+                advance = stack.enter_context(
+                    progress_bar(f"classifiers {label}", trainings, "trainings", shown=not options.quiet)
+                )
+            elif epoch.epoch == 1:
+                advance(1)
+
+        yield report
+        if advance is not None:
+            advance(1)
+
+
+def competing(models: Sequence[Sample], options: Options, least: int) -> bool:
+    """Whether all models compete for the showers of the truth: several, with showers enough for a classifier."""
+    return options.classifier != "none" and len(models) > 1 and min(m.n_showers for m in models) >= least

@@ -81,30 +81,58 @@ def roles(files: Sequence[Path], truth: Path | None) -> tuple[tuple[Path, ...], 
     )
 
 
-def examine(models: Sequence[Path], truth: Path, floor: Path | None, given: Detector | None) -> list[Sample]:
-    """All files, the truth first, the floor's (if there is one) last; none of their showers is read but the first.
+@dataclass(frozen=True)
+class Files:
+    """The files of a judgement; `floor` are other Geant4 showers, `training` those that a model was trained on."""
+
+    truth: Sample
+    models: tuple[Sample, ...]
+    floor: Sample | None = None
+    training: Sample | None = None
+
+
+def examine(
+    models: Sequence[Path],
+    truth: Path,
+    given: Detector | None = None,
+    *,
+    floor: Path | None = None,
+    training: Path | None = None,
+) -> Files:
+    """All files; none of their showers is read but the first.
 
     Raises:
         ValueError: a file that is not usable, given twice or too small, or files of different detectors or kinds.
     """
-    paths = [truth, *models, *([] if floor is None else [floor])]
+    others = [path for path in (floor, training) if path is not None]
+    paths = [truth, *models, *others]
     samples = [_examined(path, label, given) for path, label in zip(paths, _labels(paths), strict=True)]
     _refuse_twice(paths)
     _refuse_few(samples)
     for other in samples[1:]:
-        if other.detector != samples[0].detector:
-            same_name = " with other layers or cells" if other.detector.name == samples[0].detector.name else ""
-            raise ValueError(
-                f"{other.path} is of detector {other.detector.name!r}{same_name}, the truth {truth} of "
-                f"{samples[0].detector.name!r}; they can only be compared in the same detector"
-            )
-        if other.voxels != samples[0].voxels:
-            kinds = [("voxels" if s.voxels else "points") for s in (other, samples[0])]
-            raise ValueError(
-                f"{other.path} holds {kinds[0]}, the truth {truth} {kinds[1]}; convert the points with "
-                f"calogen convert --voxels {samples[0].detector.name}"
-            )
-    return samples
+        _refuse_different(other, samples[0])
+    rest = samples[1 + len(models) :]
+    return Files(
+        samples[0],
+        tuple(samples[1 : 1 + len(models)]),
+        floor=None if floor is None else rest[0],
+        training=None if training is None else rest[-1],
+    )
+
+
+def _refuse_different(other: Sample, truth: Sample) -> None:
+    if other.detector != truth.detector:
+        same_name = " with other layers or cells" if other.detector.name == truth.detector.name else ""
+        raise ValueError(
+            f"{other.path} is of detector {other.detector.name!r}{same_name}, the truth {truth.path} of "
+            f"{truth.detector.name!r}; they can only be compared in the same detector"
+        )
+    if other.voxels != truth.voxels:
+        kinds = [("voxels" if s.voxels else "points") for s in (other, truth)]
+        raise ValueError(
+            f"{other.path} holds {kinds[0]}, the truth {truth.path} {kinds[1]}; convert the points with "
+            f"calogen convert --voxels {truth.detector.name}"
+        )
 
 
 def _examined(path: Path, label: str, given: Detector | None) -> Sample:

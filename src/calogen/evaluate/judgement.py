@@ -63,7 +63,8 @@ class Comparison:
 class Judgement:
     """Models against the same truth, in one detector. `truth` names the file, `provenance` says what is known of it.
 
-    `standing` is where the models stand among published ones, where that was asked.
+    `standing` is where the models stand among published ones, where that was asked; `competition` what a classifier of
+    all models found, with one score a model.
 
     Raises:
         ValueError: no model, two models of one name, or a model whose parts share a name.
@@ -76,6 +77,7 @@ class Judgement:
     seed: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
     standing: Standing | None = None
+    competition: Findings | None = None
 
     def __post_init__(self) -> None:
         labels = [c.label for c in self.comparisons]
@@ -93,12 +95,13 @@ class Judgement:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a score and model: section, observable, metric, model, value, error, floor, verdict."""
+        together = () if self.competition is None else self.competition.scores
         return [
             {"model": c.label, "section": f.name} | s.to_dict()
             for c in self.comparisons
             for f in c.sections
             for s in f.scores
-        ]
+        ] + [{"model": s.observable, "section": "log_posterior"} | s.to_dict() for s in together]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; every score has value, error, floor, floor_error and indistinguishable."""
@@ -109,6 +112,8 @@ class Judgement:
             "truth": {"label": self.truth, "n_showers": self.n_truth, "provenance": dict(self.provenance)},
             "models": [c.to_dict() for c in self.comparisons],
         }
+        if self.competition is not None:
+            plain["competition"] = self.competition.to_dict()
         return plain if self.standing is None else plain | {"published": self.standing.to_dict()}
 
     def to_json(self, *, indent: bool = True) -> str:

@@ -82,6 +82,26 @@ def memorisation(
     )
 
 
+def repeats(
+    generated: ArrayLike,
+    test: ArrayLike,
+    *,
+    observable: str = "high-level features",
+    seed: int = 0,
+    max_showers: int = MAX_SHOWERS,
+) -> Score:
+    """The score `repeats` of `memorisation` alone, which needs no training set; features standardised by the test set.
+
+    Raises:
+        ValueError: fewer than 100 showers, NaN, different numbers of features.
+    """
+    held_out, made = checked(test, generated, minimum=MIN_SHOWERS, purpose="the check for repeated showers")
+    rng = np.random.default_rng(seed)
+    made, held_out = (v[np.sort(rng.permutation(len(v))[:max_showers])] for v in (made, held_out))
+    mean, spread = moments(held_out)
+    return _repeat_score(observable, *(normalised(v, spread, mean) for v in (made, held_out)))
+
+
 def _nearest(x: NDArray[np.float64], others: NDArray[np.float64]) -> _Nearest:
     tile = squared(x, others)
     distance, index = np.full(len(x), np.inf), np.zeros(len(x), dtype=np.intp)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from calogen.evaluate.angle import Angle
 from calogen.evaluate.clusters import SingleClusters
 from calogen.evaluate.collect import KEPT_SHOWERS, align, collect
+from calogen.evaluate.copies import Copies
 from calogen.evaluate.correlations import Correlations
 from calogen.evaluate.diphoton import Diphoton
 from calogen.evaluate.evaluation import Evaluation
@@ -22,20 +23,23 @@ from calogen.evaluate.parts import Collected, Part, SamplePair
 from calogen.evaluate.protocol import REPLICAS, judge_aligned
 from calogen.evaluate.response import Response
 from calogen.evaluate.sections import Sections
+from calogen.evaluate.shower_classifier import shower_classifiers
+from calogen.evaluate.shower_distances import Distances
 
-PARTS: dict[str, Part] = {
-    part.name: part
-    for part in (
-        Sections(),
-        MipPeak(),
-        Hadronic(),
-        Response(),
-        Correlations(),
-        Angle(),
-        SingleClusters(),
-        Diphoton(),
-    )
-}
+_DEFAULTS: tuple[Part, ...] = (
+    Sections(),
+    MipPeak(),
+    Hadronic(),
+    Response(),
+    Correlations(),
+    Angle(),
+    SingleClusters(),
+    Diphoton(),
+    *shower_classifiers(),
+    Distances(),
+    Copies(),
+)
+PARTS: dict[str, Part] = {part.name: part for part in _DEFAULTS}
 """Every part by its name, with its defaults."""
 
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from calogen.evaluate.classifier import Classified, classify_repeats
 from calogen.evaluate.classifier_scores import Floor, classify_halves, score_repeats
 from calogen.evaluate.classifier_settings import PRESETS, ClassifierSettings
 from calogen.evaluate.classifier_tails import Observables, classifier_tails
-from calogen.evaluate.classifier_training import Progress
+from calogen.evaluate.classifier_training import MIN_SHOWERS, Progress
 from calogen.evaluate.classifier_weights import weights_of
 from calogen.evaluate.findings import Findings
+from calogen.evaluate.log_posterior import log_posteriors
+from calogen.evaluate.observables import Observed
 from calogen.evaluate.parts import Batch, Rows, SamplePair
-from calogen.evaluate.shower_features import Choice, shower_features
+from calogen.evaluate.shower_features import INCIDENT_FEATURES, Choice, shower_features
 
-TITLES = {
+REPEATS = 5
+"""Trainings of each classifier: with the default split every shower is in a third sample once."""
+
+Size = Literal["fast", "published"]
+
+PUBLISHED: dict[Choice, str] = {"all": "published-high", "caloclouds2": "caloclouds2", "calohadronic": "calohadronic"}
+TITLES: dict[Choice, str] = {
     "caloclouds2": "Classifier of 25 observables (CaloClouds 2)",
     "calohadronic": "Classifier of five observables (CaloHadronic)",
     "all": "Classifier of all observables",
@@ -24,42 +36,67 @@ TITLES = {
 
 @dataclass(frozen=True)
 class ShowerClassifier:
-    """A part of the judgement: AUC and JSD of a classifier on `features`, and the observables of its extreme weights.
+    """A classifier on `features`; that of all observables also says what the showers of extreme weight have in common.
 
     `floor` "permuted" costs no training, "halves" as many again (see `score_repeats`).
     """
 
     features: Choice = "all"
     settings: ClassifierSettings = PRESETS["fast"]
-    repeats: int = 5
+    repeats: int = REPEATS
     floor: Floor = "permuted"
     progress: Progress | None = None
-    name: ClassVar[str] = "classifier"
+
+    @property
+    def name(self) -> str:
+        """`classifier_all` and so on."""
+        return f"classifier_{self.features}"
 
     def rows(self, batch: Batch) -> Rows:
         """Nothing: the observables of every shower suffice."""
         return {}
 
     def findings(self, pair: SamplePair) -> Findings:
-        """Scores of the classifier, its weights, and what the showers it recognises have in common.
-
-        Raises:
-            ValueError: too few showers.
-        """
+        """AUC and JSD, weights and their tails; a note where there are fewer than `MIN_SHOWERS`."""
         observed = pair.generated.observed, pair.truth.observed
-        (generated, _), (truth, _) = (shower_features(o, self.features) for o in observed)
+        (generated, names), (truth, _) = (shower_features(o, self.features) for o in observed)
+        title = TITLES[self.features]
+        if min(len(generated), len(truth)) < self.least:
+            note = f"a classifier needs at least {self.least} showers of each sample: {len(generated)} and {len(truth)}"
+            return Findings(self.name, title, f"{len(names)} observables of each shower.", notes=(note,))
         trained = classify_repeats(
             generated, truth, self.settings, repeats=self.repeats, seed=pair.seed, progress=self.progress
         )
         halves: tuple[Classified, ...] = ()
         if self.floor == "halves":
             halves = classify_halves(truth, self.settings, repeats=self.repeats, seed=pair.seed, progress=self.progress)
-        key = f"{self.name}_{self.features}"
-        scores = score_repeats(trained, self.settings, halves, seed=pair.seed, name=key, title=TITLES[self.features])
-        # Without the first, the incident energy, which the comparison already takes into account.
-        (generated, names), (truth, _) = ((x[:, 1:], n[1:]) for x, n in (shower_features(o, "all") for o in observed))
-        incident = (o.incident_energy for o in observed)
-        tails = classifier_tails(weights_of(trained), Observables(generated, truth, names, None, *incident), name=key)
+        scores = score_repeats(trained, self.settings, halves, seed=pair.seed, name=self.name, title=title)
+        scores = replace(scores, text=f"{len(names)} observables of each shower. {scores.text}")
+        return scores if self.features != "all" else self._with_tails(scores, trained, generated, truth, names, pair)
+
+    @property
+    def least(self) -> int:
+        """Showers that each sample must have."""
+        return MIN_SHOWERS if self.floor == "permuted" else 2 * MIN_SHOWERS
+
+    def _with_tails(
+        self,
+        scores: Findings,
+        trained: tuple[Classified, ...],
+        generated: NDArray[np.float32],
+        truth: NDArray[np.float32],
+        names: tuple[str, ...],
+        pair: SamplePair,
+    ) -> Findings:
+        seen = Observables(
+            generated[:, INCIDENT_FEATURES:],
+            truth[:, INCIDENT_FEATURES:],
+            names[INCIDENT_FEATURES:],
+            None,
+            pair.generated.observed.incident_energy,
+            pair.truth.observed.incident_energy,
+        )
+        tails = classifier_tails(weights_of(trained), seen, name=self.name)
         return replace(
             scores,
             text=f"{scores.text} {tails.text}",
@@ -68,3 +105,39 @@ class ShowerClassifier:
             notes=scores.notes + tails.notes,
             seconds=scores.seconds + tails.seconds,
         )
+
+
+def shower_classifiers(
+    size: Size = "fast", repeats: int = REPEATS, progress: Progress | None = None
+) -> tuple[ShowerClassifier, ...]:
+    """The classifiers of the judgement, with small networks or with the published ones.
+
+    Nothing is published on all observables: their large network is that of the CaloChallenge.
+    """
+    published: dict[Choice, str] = {
+        "all": "published-high",
+        "caloclouds2": "caloclouds2",
+        "calohadronic": "calohadronic",
+    }
+    presets = {choice: "fast" if size == "fast" else name for choice, name in published.items()}
+    return tuple(ShowerClassifier(c, PRESETS[p], repeats, progress=progress) for c, p in presets.items())
+
+
+def shower_competition(
+    models: Mapping[str, Observed],
+    truth: Observed,
+    size: Size = "fast",
+    *,
+    repeats: int = REPEATS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Findings:
+    """`log_posteriors` of several models by all observables.
+
+    Raises:
+        ValueError: too few showers, or a model called as the control is.
+    """
+    settings = PRESETS["fast" if size == "fast" else PUBLISHED["all"]]
+    features = {name: shower_features(o, "all")[0] for name, o in models.items()}
+    true = shower_features(truth, "all")[0]
+    return log_posteriors(features, true, settings, repeats=repeats, seed=seed, progress=progress)

@@ -16,6 +16,9 @@ LAYER_STARTS = (0, 8, 11, 13, 15, 16, 18, 19, 21, 24)
 PUBLISHED_LAYERS = 30
 RING_STARTS = (0, 1, 2, 3, 4, 5, 7, 8, 10, 14)
 
+INCIDENT_FEATURES = 3
+"""So many of `all`, the first, are of the incident particle."""
+
 Choice = Literal["caloclouds2", "calohadronic", "all"]
 
 

@@ -134,3 +134,26 @@ def test_bad_input_is_one_line(mistake, files, capfd):
     assert expected.format(**files) in line
     assert not out
     assert not Path(files["new"]).exists()
+
+
+def test_options_that_contradict_each_other_are_refused(files, capsys):
+    start = ["evaluate", files["a"], "--truth", files["geant4"], "-o", files["new"]]
+    for more, words in (
+        (["--repeats", "0"], "--repeats 0"),
+        (["--parts", "classifier_all", "--classifier", "none"], "exclude each other"),
+        (["--parts", "magic"], "unknown part 'magic'"),
+        (["--training", files["box"]], "detector"),
+        (["--training", files["a"]], "given twice"),
+    ):
+        assert main([*start, *more]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_training_showers_are_looked_for(files, draw, tmp_path):
+    for name, seed in (("model", 21), ("truth", 22), ("known", 23)):
+        write(tmp_path / f"{name}.h5", draw(110, seed=seed))
+    paths = [str(tmp_path / f"{name}.h5") for name in ("model", "truth", "known")]
+    arguments = ["evaluate", *paths[:2], "--training", paths[2], "--parts", "copies", "-o", files["new"], "-q"]
+    assert main(arguments) == 0
+    scores = _scores(json.loads((Path(files["new"]) / "scores.json").read_text()))
+    assert {"training_neighbours", "training_distance", "repeats"} <= {s["metric"] for s in scores}

@@ -14,6 +14,7 @@ from calogen.evaluate import voxel_sample
 from calogen.evaluate.calochallenge import judge_observed, judge_voxels, observe_voxels, separation_findings
 from calogen.evaluate.challenge_distances import correlation_findings
 from calogen.evaluate.published import compare
+from calogen.evaluate.voxel_hits import cut
 from calogen.evaluate.voxel_sample import VoxelPair
 
 N = 600
@@ -144,11 +145,33 @@ def test_a_stream_gives_the_numbers_of_the_whole(truth, other):
 def test_kept_showers_are_a_uniform_choice(monkeypatch):
     monkeypatch.setattr(voxel_sample, "KEPT_SHOWERS", 40)
     many = toy(400, 5)
-    kept = observe_voxels((many[i : i + 60] for i in range(0, 400, 60)), seed=1).kept
-    assert kept.shape == (40, DS1.n_cells)
-    rows = np.flatnonzero((many.energy[:, None] == kept[None]).all(axis=2).any(axis=1))
-    assert rows.size == 40
-    assert 120 < rows.mean() < 280
+    found = observe_voxels((many[i : i + 60] for i in range(0, 400, 60)), seed=1, keep=0)
+    assert found.kept.shape == (40, DS1.n_cells)
+    assert (np.diff(found.kept_index) > 0).all()
+    np.testing.assert_array_equal(found.kept, cut(many.energy, DS1)[found.kept_index])
+    assert 120 < found.kept_index.mean() < 280
+
+
+def test_more_kept_showers_are_other_batches_and_the_same_dense_ones(monkeypatch):
+    monkeypatch.setattr(voxel_sample, "KEPT_SHOWERS", 10)
+    many = toy(300, 5)
+    few, more = (observe_voxels(many, seed=2, keep=n) for n in (30, None))
+    assert few.kept_index.size == 30
+    assert set(few.kept_index) < set(more.kept_index)
+    np.testing.assert_array_equal(more.showers[:], cut(many.energy, DS1))
+    np.testing.assert_array_equal(few.kept, more.kept)
+    again = observe_voxels((toy(300, 6)[i : i + 7] for i in range(0, 300, 7)), seed=2, keep=30)
+    np.testing.assert_array_equal(few.kept_index, again.kept_index)
+    with pytest.raises(ValueError, match="keep=-1"):
+        observe_voxels(many, keep=-1)
+
+
+def test_a_large_batch_is_handled_in_portions(monkeypatch, truth):
+    whole = observe_voxels(truth)
+    monkeypatch.setattr(voxel_sample, "PORTION_VOXELS", 50 * DS1.n_cells + 1)
+    parts = observe_voxels(truth)
+    np.testing.assert_array_equal(whole.features.layer_hits, parts.features.layer_hits)
+    np.testing.assert_array_equal(whole.spectrum.rows, parts.spectrum.rows)
 
 
 def test_the_whole_judgement_has_distances_and_a_place_in_the_table(truth, other):

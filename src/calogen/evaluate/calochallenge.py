@@ -53,7 +53,7 @@ def judge_voxels(
         ValueError: different detectors or particle types, too few showers, or no energy above threshold.
     """
     true = observe_voxels(truth, "truth", seed=seed)
-    made = observe_voxels(generated, "generated sample", seed=seed + 1)
+    made = observe_voxels(generated, "generated sample", seed=seed)
     return judge_observed(made, true, seed=seed, replicas=replicas)
 
 

@@ -12,7 +12,7 @@ from calogen.evaluate.blocks import linear_score
 from calogen.evaluate.correlations import mean_difference, pearson
 from calogen.evaluate.findings import Findings, Matrix
 from calogen.evaluate.frechet_scores import MIN_SHOWERS, frechet_score, kernel_score
-from calogen.evaluate.high_level import classifier_features, cut
+from calogen.evaluate.high_level import classifier_features
 from calogen.evaluate.neighbours import log_voxels, prdc_scores
 from calogen.evaluate.parts import MODEL, REFERENCE
 from calogen.evaluate.voxel_sample import VoxelPair
@@ -79,7 +79,7 @@ def distance_findings(pair: VoxelPair) -> Findings:
         return Findings(name, title, DISTANCE_TEXT, notes=(note,))
     made, true = (classifier_features(s.features).values[order] for s, order in zip(samples, pair.orders, strict=True))
     seed, paired = pair.resampling.seed, pair.resampling.paired
-    kept_made, kept_true = (log_voxels(cut(s.kept, s.detector)) for s in samples)
+    kept_made, kept_true = (log_voxels(s.kept) for s in samples)
     scores = (
         frechet_score(true, made, seed=seed, paired=paired),
         kernel_score(true, made, seed=seed, paired=paired),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calogen.data.voxels import Voxels
 from calogen.detector.catalog import DS23_THRESHOLD_GEV
 from calogen.detector.geometry import Detector
-from calogen.evaluate.high_level import least_energy, least_per_cell
+from calogen.evaluate.voxel_hits import VoxelHits, least_energy
 
 FINE_PER_OCTAVE = 1 << 16
 """Counters between an energy and its double, for the totals."""
@@ -27,7 +27,8 @@ TOP_OCTAVE = 17
 """Voxels of 2^17 GeV = 131 TeV and more are no shower of the field."""
 KEPT_VALUES = 1 << 23
 """Energies kept as they are: 34 MB."""
-PIECE_SHOWERS = 16
+PIECE_SHOWERS, PIECE_VALUES = 16, 1 << 16
+"""Handled at once, so that they stay in the processor's cache."""
 
 _MANTISSA_BITS, _EXPONENT_BIAS = 23, 127  # of float32
 
@@ -48,7 +49,6 @@ class VoxelSpectrum:
         self.lowest_gev = min(lowest_edge(t) for t in detector.threshold_gev)
         self.highest_gev = 0.0
         self.n_voxels = 0
-        self._least = least_per_cell(detector)
         self._bottom_octave = int(np.frexp(self.lowest_gev)[1]) - 1
         self._octaves = TOP_OCTAVE - self._bottom_octave
         self._kept_values = kept_values
@@ -57,50 +57,70 @@ class VoxelSpectrum:
         self._fine: NDArray[np.int64] | None = None
         self._rows: list[NDArray[Any]] = []
 
-    def add(self, voxels: Voxels) -> None:
+    def add(self, voxels: Voxels | VoxelHits) -> None:
         """Count one batch.
 
         Raises:
             ValueError: a voxel that no shower can have.
         """
-        width = self._octaves * COARSE_PER_OCTAVE
-        rows = np.zeros((len(voxels), width), dtype=np.uint16 if voxels.detector.n_cells < 1 << 16 else np.uint32)
-        for start in range(0, len(voxels), PIECE_SHOWERS):
-            energy = voxels.energy[start : start + PIECE_SHOWERS]
-            here = np.flatnonzero(energy >= self._least)
-            values = energy.reshape(-1)[here]
-            if values.size == 0:
-                continue
-            highest, lowest = float(values.max()), float(values.min())
-            if highest >= 2.0**TOP_OCTAVE:
-                raise ValueError(f"a voxel of {highest:g} GeV is above {2.0**TOP_OCTAVE:g} GeV: check its energy unit")
-            self.highest_gev = max(self.highest_gev, highest)
-            self.n_voxels += values.size
-            ends = np.searchsorted(here, np.arange(1, len(energy) + 1) * energy.shape[1])
-            shower = np.repeat(np.arange(len(energy)), np.diff(ends, prepend=0))
-            if lowest < self.lowest_gev:
-                inside = values >= np.float32(self.lowest_gev)
-                values, shower = values[inside], shower[inside]
-            key = shower * width + self._key(values, COARSE_PER_OCTAVE)
-            counted = np.bincount(key, minlength=len(energy) * width)
-            rows[start : start + len(energy)] = counted.reshape(len(energy), width)
-            self._values.append(values)
-            self._n_values += values.size
-            if self._n_values > self._kept_values:
-                self._fold()
-        self._rows.append(rows)
+        hits = voxels if isinstance(voxels, VoxelHits) else VoxelHits.of(voxels)
+        values, offsets = hits.cells.value, hits.cells.offsets
+        highest = float(values.max(initial=0))
+        if highest >= 2.0**TOP_OCTAVE:
+            raise ValueError(f"a voxel of {highest:g} GeV is above {2.0**TOP_OCTAVE:g} GeV: check its energy unit")
+        self.highest_gev = max(self.highest_gev, highest)
+        self.n_voxels += values.size
+        if values.min(initial=np.inf) < self.lowest_gev:
+            inside = values >= np.float32(self.lowest_gev)
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(inside)])[offsets]
+            values = values[inside]
+        self._rows.append(self._coarse(values, offsets))
+        self._values.append(values)
+        self._n_values += values.size
+        if self._n_values > self._kept_values:
+            self._fold()
+
+    def _coarse(self, values: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[Any]:
+        """The coarse counts of each shower, `[N, counters]`; the energies of shower i begin at `offsets[i]`."""
+        n, width = offsets.size - 1, self._octaves * COARSE_PER_OCTAVE
+        rows = np.zeros((n, width), dtype=np.uint16 if np.diff(offsets).max(initial=0) < 1 << 16 else np.uint32)
+        for start in range(0, n, PIECE_SHOWERS):
+            bounds = offsets[start : start + PIECE_SHOWERS + 1]
+            key = self._key(values[bounds[0] : bounds[-1]], COARSE_PER_OCTAVE)
+            key += np.repeat(np.arange(bounds.size - 1) * width, np.diff(bounds))
+            counted = np.bincount(key, minlength=(bounds.size - 1) * width)
+            rows[start : start + PIECE_SHOWERS] = counted.reshape(-1, width)
+        return rows
 
     def counts(self, edges_gev: NDArray[np.float64]) -> NDArray[np.float64]:
         """Voxels in each bin of ascending edges `[bins + 1]`, the last bin with its upper edge; others are left out."""
-        values = np.sort(np.concatenate([np.zeros(0, np.float32), *self._values]))
-        below = np.searchsorted(values, edges_gev, side="left").astype(np.float64)
-        below[-1] = np.searchsorted(values, edges_gev[-1], side="right")
+        below = self._kept_below(edges_gev)
         if self._fine is not None:
             cumulative = np.concatenate([[0], np.cumsum(self._fine)])
             place = np.rint(self._place(edges_gev, FINE_PER_OCTAVE)).astype(np.int64)
             place[-1] += edges_gev[-1] >= self.highest_gev
             below += cumulative[np.clip(place, 0, self._fine.size)]
         return np.diff(below)
+
+    def _kept_below(self, edges_gev: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Kept energies below each edge, below or at the last. Only those in a counter with an edge are compared."""
+        size = self._octaves * COARSE_PER_OCTAVE
+        place = np.clip(self._place(edges_gev, COARSE_PER_OCTAVE), 0, size - 1).astype(np.int64)
+        compare = np.zeros(size, dtype=np.bool_)
+        compare[place] = True
+        counted = np.zeros(size, dtype=np.int64)
+        compared = [np.zeros(0, np.float32)]
+        for values in self._values:
+            for start in range(0, values.size, PIECE_VALUES):
+                piece = values[start : start + PIECE_VALUES]
+                key = self._key(piece, COARSE_PER_OCTAVE)
+                counted += np.bincount(key, minlength=size)
+                compared.append(piece[compare[key]])
+        near = np.sort(np.concatenate(compared))
+        below = np.searchsorted(near, edges_gev, side="left")
+        below[-1] = np.searchsorted(near, edges_gev[-1], side="right")
+        elsewhere = np.cumsum(np.where(compare, 0, counted))  # where no edge is, all of a counter are on one side of it
+        return np.asarray(below + elsewhere[place], dtype=np.float64)
 
     def block_counts(
         self, edges_gev: NDArray[np.float64], block: NDArray[np.int64], n_blocks: int

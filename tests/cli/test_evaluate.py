@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from calogen import BOX_30, Showers, write
+from calogen import BOX_30, Showers, Voxels, write
 from calogen.cli import main
 from calogen.cli.samples import examine
 from calogen.data.projection import voxelize
@@ -80,13 +80,14 @@ def test_files_of_one_name_are_called_by_their_folders(files, draw, tmp_path):
     assert [m.label for m in models] == [f"{tmp_path.name}/a", "other/a"]
 
 
+def _voxels(s: Showers) -> Voxels:
+    return voxelize(Showers(s.x, s.y, s.layer, s.energy, s.offsets, s.incident, detector("calochallenge-2")))[0]
+
+
 def test_voxels_get_the_scores_of_the_challenge(draw, tmp_path, capsys):
-    files = []
-    for seed in (1, 2):
-        s = draw(N, seed=seed)
-        points = Showers(s.x, s.y, s.layer, s.energy, s.offsets, s.incident, detector("calochallenge-2"))
-        files.append(tmp_path / f"{seed}.h5")
-        write(files[-1], voxelize(points)[0])
+    files = [tmp_path / f"{seed}.h5" for seed in (1, 2)]
+    for seed, path in enumerate(files, start=1):
+        write(path, _voxels(draw(N, seed=seed)))
     report = tmp_path / "report"
     assert main(["evaluate", *map(str, files), "-o", str(report), "--against", "published"]) == 0
     out = capsys.readouterr().out
@@ -98,6 +99,22 @@ def test_voxels_get_the_scores_of_the_challenge(draw, tmp_path, capsys):
     assert "CaloDREAM" in (report / "index.html").read_text()
     assert {"separation", "pearson"} <= {s["metric"] for s in _scores(scores)}
     assert main(["evaluate", *map(str, files), "-o", str(report), "-q", "--overwrite", "--parts", "angle"]) == 2
+
+
+def test_voxels_of_other_spectra_are_matched(draw, tmp_path):
+    both = [_voxels(draw(2 * N, seed=seed)) for seed in (3, 4)]
+    low = both[0].incident.energy < 30
+    paths = [tmp_path / name for name in ("low.h5", "all.h5")]
+    write(paths[0], both[0][low])
+    write(paths[1], both[1])
+    assert main(["evaluate", *map(str, paths), "-o", str(tmp_path / "report"), "-q", "--match"]) == 0
+    scores = json.loads((tmp_path / "report" / "scores.json").read_text())
+    notes = scores["models"][0]["findings"][0]["notes"]
+    kept = int(notes[0].split(" generated")[0].split()[-1])
+    assert "were matched" in notes[0]
+    assert 20 <= kept <= low.sum()
+    assert f"{2 * N - kept} left out" in notes[0]
+    assert not any("distributed differently" in note for note in notes)
 
 
 MISTAKES = {

@@ -73,8 +73,6 @@ def by_voxels(truth: Sample, options: Options) -> bool:
         raise ValueError(f"--protocol voxels: {truth.path} holds points; calogen convert --voxels makes voxels of them")
     if voxels and options.parts is not None:
         raise ValueError("--parts chooses among the parts of the point-cloud protocol; leave it out for voxels")
-    if voxels and options.match:
-        raise ValueError("--match serves the point-cloud protocol; leave it out for voxels")
     return voxels
 
 

@@ -2,26 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
 from calogen.cli.judging import Judged, Options, about
-from calogen.cli.samples import Files
+from calogen.cli.samples import Files, Sample
+
+if TYPE_CHECKING:
+    from calogen.data.voxels import Voxels
+    from calogen.evaluate.findings import Findings
+    from calogen.evaluate.incidents import Matched
+    from calogen.evaluate.voxel_sample import VoxelSample
+
+INCIDENT_INPUTS = 1
+"""So many of the challenge's high-level inputs, the first, are of the incident particle."""
 
 
 def judge_voxels(files: Files, options: Options) -> Judged:
-    """Judge all models by their voxels; every file is read once.
+    """Judge all models by their voxels; every file is read once, but twice and more where spectra are matched.
 
     Raises:
         ValueError: samples that cannot be judged.
     """
-    from calogen.evaluate.calochallenge import judge_observed, observe_voxels
     from calogen.evaluate.judgement import Comparison
 
-    with about(files.truth):
-        true = observe_voxels(files.truth.raw(quiet=options.quiet), "truth", seed=options.seed)
+    truth = None if options.match else _observed(files.truth, options)
+    training = None if files.training is None else _observed(files.training, options)
     comparisons = []
-    for number, model in enumerate(files.models, start=1):
-        with about(model):
-            made = observe_voxels(model.raw(quiet=options.quiet), "generated sample", seed=options.seed + number)
+    for model in files.models:
+        if truth is None:
+            matched = _matched(model, files.truth, options)
+            made, true = _observed(model, options, matched.generated), _observed(files.truth, options, matched.truth)
+            remarks: tuple[str, ...] = (matched.text,)
+        else:
+            made, true, remarks = _observed(model, options), truth, ()
         with about(model, files.truth):
-            findings = judge_observed(made, true, seed=options.seed)
-        comparisons.append(Comparison(model.label, model.n_showers, findings, provenance=model.provenance()))
+            findings = _findings(made, true, training, options)
+        first = replace(findings[0], notes=(*remarks, *findings[0].notes))
+        comparisons.append(
+            Comparison(model.label, model.n_showers, (first, *findings[1:]), provenance=model.provenance())
+        )
     return Judged(tuple(comparisons))
+
+
+def _findings(
+    made: VoxelSample, true: VoxelSample, training: VoxelSample | None, options: Options
+) -> tuple[Findings, ...]:
+    from calogen.evaluate.calochallenge import judge_observed
+    from calogen.evaluate.copies import copies
+
+    known = None if training is None else _observables(training)
+    repeated = copies(_observables(made), _observables(true), known, seed=options.seed)
+    return (*judge_observed(made, true, seed=options.seed), repeated)
+
+
+def _observables(sample: VoxelSample) -> NDArray[np.float32]:
+    from calogen.evaluate.high_level import classifier_features
+
+    return classifier_features(sample.features).values[:, INCIDENT_INPUTS:]
+
+
+# ---- reading ----
+
+
+def _observed(sample: Sample, options: Options, rows: NDArray[np.int64] | None = None) -> VoxelSample:
+    """A sample, or some of its showers (ascending)."""
+    from calogen.evaluate.calochallenge import observe_voxels
+
+    batches = sample.raw(quiet=options.quiet)
+    with about(sample):
+        chosen = batches if rows is None else _rows(batches, rows)
+        return observe_voxels(chosen, sample.label, seed=options.seed)
+
+
+def _rows(batches: Iterator[Voxels], rows: NDArray[np.int64]) -> Iterator[Voxels]:
+    done = 0
+    for batch in batches:
+        here = rows[(rows >= done) & (rows < done + len(batch))] - done
+        done += len(batch)
+        if here.size:
+            yield batch[here]
+
+
+def _matched(model: Sample, truth: Sample, options: Options) -> Matched:
+    """Showers of both with one spectrum of incident energy."""
+    from calogen.evaluate.incidents import match_incident
+
+    made, true = (np.concatenate([b.incident.energy for b in s.raw(quiet=options.quiet)]) for s in (model, truth))
+    with about(model, truth):
+        return match_incident(made, true, options.seed)

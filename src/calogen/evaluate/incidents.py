@@ -128,7 +128,7 @@ def _spectrum_warnings(gen: Particles, true: Particles) -> list[str]:
         p = float(ks_2samp(a, b, method="asymp").pvalue) if np.ptp(a) + np.ptp(b) + abs(a[0] - b[0]) > 0 else 1.0
         if p < DIFFERENT_INCIDENT_P:
             remedy = "draw showers for the particles of the truth"
-            remedy += ", or match the spectra on request" if what == "incident energy" else ""
+            remedy += ", or match the spectra (calogen evaluate --match)" if what == "incident energy" else ""
             warnings.append(
                 f"{what} is distributed differently (Kolmogorov-Smirnov p = {p:.1e}; generated {a.min():.3g} to "
                 f"{a.max():.3g}, mean {a.mean():.3g}; truth {b.min():.3g} to {b.max():.3g}, mean {b.mean():.3g}): "

@@ -84,6 +84,18 @@ def findings(model: int) -> tuple[Findings, ...]:
     )
 
 
+def competition() -> Findings:
+    """A classifier of both models and half of Geant4, the second model closer to Geant4."""
+    names = ("model-0", "model-1", "Geant4 (control)")
+    scores = tuple(
+        Score(name, "log_posterior", "nat", value, 0.05, -1.0, 0.05, sense="high", title=name)
+        for name, value in zip(names[:2], (-1.6, -1.1), strict=True)
+    )
+    values = np.full((4, 3), 1 / 3)
+    matrix = Matrix("posteriors", "Mean posterior", (*names, "Geant4"), names, values, 0.0, 1.0)
+    return Findings("log_posterior", "Log-posterior of all models", "One classifier.", scores, (), (matrix,))
+
+
 @pytest.fixture(scope="session")
 def judgement(samples: tuple[Showers, Showers]) -> Judgement:
     """Two models, the second a copy of the first but for its made-up findings."""
@@ -92,7 +104,7 @@ def judgement(samples: tuple[Showers, Showers]) -> Judgement:
         Comparison(f"model-{i}", N, findings(i), evaluation, {"state": "<b>bold</b>", "versions": {"python": "3"}})
         for i in (0, 1)
     )
-    return Judgement(ILD_ECAL.name, "truth.h5", N, comparisons, 0, {"seed": 1})
+    return Judgement(ILD_ECAL.name, "truth.h5", N, comparisons, 0, {"seed": 1}, competition=competition())
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,8 @@ def test_the_report(chrome: chromium.Browser, page: Path, judgement: Judgement, 
     tables_are_complete_and_filter(chrome, judgement)
     showers_turn_step_and_filter(chrome)
     models_hide_and_values_are_read(chrome)
+    axes_become_logarithmic(chrome)
+    blocks_open_on_request(chrome, size)
     dark_pages_are_dark(chrome)
     assert chrome.run(OVERFLOW) <= 0
     assert chrome.errors == []
@@ -71,12 +73,14 @@ def test_the_report(chrome: chromium.Browser, page: Path, judgement: Judgement, 
 
 def all_is_drawn(chrome: chromium.Browser, judgement: Judgement) -> None:
     assert chrome.run(OVERFLOW) <= 0
-    curves = {c.name for f in judgement.comparisons[0].sections for c in f.curves}
-    assert chrome.run(f"{FIGURES}.length") == len(curves)
+    own = [f for f in judgement.comparisons[0].sections if f.name == "classifier"]
+    curves = sum(len(f.curves) for f in (*judgement.comparisons[0].sections, *own))  # a classifier's, of both models
+    assert chrome.run(f"{FIGURES}.length") == curves
     assert chrome.run(f"{FIGURES}.filter((f) => !f.querySelector('svg path[stroke], svg circle')).length") == 0
     assert chrome.run("[...document.querySelectorAll('svg *')].filter((e) => /NaN/.test(e.outerHTML)).length") == 0
     drawn = chrome.run("[...document.querySelectorAll('figure[data-matrix] canvas')].map((c) => c.dataset.drawn)")
-    assert drawn == ["16"] * 3  # Geant4's matrix stands once, the models' beside each other
+    assert drawn == ["16"] * 3 + ["12"]  # Geant4's matrix stands once, the models' beside each other; the competition's
+    assert chrome.run("document.querySelectorAll('.colours').length") == len(drawn)
     bright = chrome.run(BRIGHT_PIXELS)
     assert len(bright) == 3
     assert min(bright) > 20
@@ -127,6 +131,29 @@ def models_hide_and_values_are_read(chrome: chromium.Browser) -> None:
     assert "Geant4" in said
     assert "model-0" in said
     assert "model-1" not in said
+
+
+def axes_become_logarithmic(chrome: chromium.Browser) -> None:
+    ticks = (
+        "[...document.querySelectorAll('figure[data-curve=hits] .axes:first-of-type text')].map((t) => t.textContent)"
+    )
+    linear = chrome.run(ticks)
+    assert "10⁻¹" not in linear
+    chrome.run("document.querySelector('figure[data-curve=hits] [data-log]').click()")
+    assert chrome.run(ticks) != linear
+    assert chrome.run("document.querySelector('figure[data-curve=hits] [data-log]').ariaPressed") == "true"
+    chrome.run("document.querySelector('figure[data-curve=hits] [data-log]').click()")
+    assert chrome.run(ticks) == linear
+
+
+def blocks_open_on_request(chrome: chromium.Browser, size: tuple[int, int]) -> None:
+    opened = "[...document.querySelectorAll('#classifier details.own')].map((d) => d.open)"
+    assert chrome.run(opened) == [True, size == WIDE]
+    chrome.run("document.querySelectorAll('#classifier details.own')[1].open = true")
+    chrome.settle()
+    assert chrome.run(OVERFLOW) <= 0
+    titles = "[...document.querySelectorAll('#log_posterior tbody tr')].map((r) => r.cells[0].textContent)"
+    assert chrome.run(titles) == ["model-1", "model-0"]
 
 
 def dark_pages_are_dark(chrome: chromium.Browser) -> None:

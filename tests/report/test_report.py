@@ -12,12 +12,13 @@ import pytest
 
 from calogen import ILD_ECAL, Incident, Showers
 from calogen.evaluate.judgement import Comparison, Judgement
+from calogen.evaluate.metrics import Score
 from calogen.evaluate.published import compare
 from calogen.report import browser, display, plots
 from calogen.report.events import Row, energy_range_mev, event, matched
 from calogen.report.folder import FILES
 from calogen.report.page import write_report
-from calogen.report.standing import ranking
+from calogen.report.standing import ranking, table
 from calogen.report.tables import OPEN_ROWS, Timing
 
 
@@ -95,10 +96,41 @@ def test_published_submissions_stand_beside_the_models(judgement, tmp_path):
     for name in ("CaloDREAM", "CaloDiffusion", "FPD", "GPU ms a shower"):
         assert name in text
     assert text.count('<tr class="ours">') == 2
+    own = "".join(re.findall(r'<tr class="ours">.*?</tr>', text, re.DOTALL))
+    assert ">900<sub>19</sub>" in own
+    assert "≈" not in own  # nothing was carried to another size
     (fpd,) = [row for row in ranking(standing) if row[0] == "FPD"]
     assert fpd[1:3] == ("0.0200 (rank 1 of 19)", "900 (rank 19 of 19)")
     assert fpd[4].startswith("CaloDREAM")
     assert json.loads((page.parent / "scores.json").read_text())["published"]["dataset"] == "ds2"
+
+
+def test_what_is_ranked_stands_in_the_published_table():
+    score = Score("high-level features", "fpd", "", 0.5, 0.02, 0.47, 0.01)
+    standing = compare("ds2", {"few showers": [score]})
+    entry = standing.lines[1].entries["fpd"]
+    assert entry.carried < 0.1 < entry.value
+    (column,) = [i for i, h in enumerate(table(standing)["heads"]) if h["title"] == "FPD"]
+    cell = table(standing)["lines"][1]["cells"][column]
+    assert cell["value"] == f"≈{entry.carried:.4f}"
+    assert cell["tip"].startswith("0.5 ± 0.02 measured")
+    (fpd,) = [row for row in ranking(standing) if row[0] == "FPD"]
+    assert fpd[1].startswith(cell["value"])
+
+
+def test_the_nearest_particle_is_near_in_energy_and_direction(samples):
+    truth = samples[0][:1]
+    straight = truth.incident.direction[0]
+    turned = np.array([straight[0] + 0.5, straight[1], straight[2]])
+    energy = float(truth.incident.energy[0])
+    others = Incident(
+        np.array([energy, energy * 1.03, energy * 1.5]),
+        np.stack([turned / np.linalg.norm(turned), straight, straight]),
+        np.full(3, 22),
+    )
+    model = dataclasses.replace(samples[1][:3], incident=others)
+    (row,) = matched(truth, [("model", model)], 1)
+    assert row.events[1][1].incident_gev == pytest.approx(energy * 1.03, rel=1e-6)
 
 
 def test_several_events_share_box_and_colours(samples):
@@ -134,7 +166,7 @@ def test_a_model_without_that_particle_says_so(samples):
     truth, model = samples
     other = dataclasses.replace(model, incident=Incident.gun(len(model), energy=(5, 50), angles="barrel", seed=9))
     (row,) = matched(truth, [("model", other)], 1)
-    assert "nearest in energy" in row.events[1][0]
+    assert "nearest particle" in row.events[1][0]
     with pytest.raises(ValueError, match="no showers"):
         matched(truth, [("model", model[:0])], 1)
 
@@ -207,4 +239,6 @@ def test_file_summary(samples):
 def test_an_event_without_hits_can_be_drawn():
     nothing = Showers([], [], [], [], [0, 0], Incident.gun(1), ILD_ECAL)
     assert plots.png(display.picture([event(nothing, 0)], ["empty"]), 50)
-    assert json.loads(browser.viewer_data([Row(0, (("empty", event(nothing, 0)),))]))["rows"][0]["events"][0]["x"] == ""
+    (row,) = json.loads(browser.viewer_data([Row(0, (("empty", event(nothing, 0)),))]))["rows"]
+    assert row["events"][0]["x"] == ""
+    assert row["frame"]["z"][1] == pytest.approx(ILD_ECAL.z_mm[-1], abs=0.1)  # all layers are drawn

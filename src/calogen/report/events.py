@@ -24,6 +24,11 @@ MIN_HALF_WIDTH_MM = 30.0
 SAME_ENERGY = 1e-4
 """Relative difference of incident energies up to which two showers count as of the same particle."""
 SAME_DIRECTION = 1e-3
+"""The same of directions, as the length between unit vectors."""
+NEAR_ENERGY, NEAR_DIRECTION = 0.1, 0.1
+"""Differences in energy (relative) and direction (rad) that count alike where the nearest particle is sought."""
+FOREIGN = 1e3
+"""Distance added to particles of another type."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +100,10 @@ class Frame:
 
     @classmethod
     def around(cls, events: Sequence[Event]) -> Frame:
-        """The box of all layers that the events reach, and of nearly all their hits sideways."""
+        """The box of the layers that the events reach (of all, without any hit), and of nearly all hits sideways."""
         x, y, z = (np.concatenate([getattr(e, k) for e in events]) for k in "xyz")
-        depth = float(z.max(initial=float(events[0].layers_mm[0])))
+        layers = events[0].layers_mm
+        depth = float(z.max(initial=float(layers[0]))) if z.size else float(layers[-1])
         return cls(_covering(x), _covering(y), (0.0, depth))
 
     @property
@@ -147,7 +153,7 @@ class Row:
 def matched(truth: Showers, models: Sequence[tuple[str, Showers]], count: int) -> list[Row]:
     """`count` showers of the truth spread over its energies, each with every model's shower of the same particle.
 
-    Where a model has no shower of that particle, its nearest in energy stands there and its label says so.
+    Where a model has no shower of that particle, the nearest in energy and direction stands there and the label says so.
 
     Raises:
         ValueError: samples without showers, or of different detectors.
@@ -164,19 +170,20 @@ def matched(truth: Showers, models: Sequence[tuple[str, Showers]], count: int) -
         row = [("Geant4", event(truth, i))]
         for label, sample in models:
             j, same = _partner(truth.incident, i, sample.incident)
-            row.append((label if same else f"{label} (nearest in energy)", event(sample, j)))
+            row.append((label if same else f"{label} (nearest particle)", event(sample, j)))
         rows.append(Row(i, tuple(row)))
     return rows
 
 
 def _partner(truth: Incident, i: int, other: Incident) -> tuple[int, bool]:
-    """The other sample's shower of the same particle (the same number, if it is), else the nearest in energy."""
+    """The other sample's shower of the same particle (the same number, if it is), else the nearest one."""
     energy = truth.energy[i]
-    far = np.abs(other.energy - energy)
-    same = (far <= SAME_ENERGY * energy) & (other.pdg == truth.pdg[i])
-    same &= np.abs(other.direction - truth.direction[i]).max(axis=1) <= SAME_DIRECTION
+    far = np.abs(other.energy - energy) / energy
+    turned = np.linalg.norm(other.direction - truth.direction[i], axis=1)
+    same = (far <= SAME_ENERGY) & (other.pdg == truth.pdg[i]) & (turned <= SAME_DIRECTION)
     if i < len(other) and same[i]:
         return i, True
     if same.any():
         return int(np.argmax(same)), True
-    return int(np.argmin(far)), False
+    distance = np.hypot(far / NEAR_ENERGY, turned / NEAR_DIRECTION) + np.where(other.pdg == truth.pdg[i], 0.0, FOREIGN)
+    return int(np.argmin(distance)), False

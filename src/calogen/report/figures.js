@@ -7,6 +7,7 @@
   const hidden = new Set();
   const REFERENCE = /^(geant4|truth)/i;
   const COLOURS = 6, DASHES = ["", "5 3", "1.5 2.5", "8 3 2 3"];
+  const SHARE = "share of showers";  // the contents of a bin, so twice as many in a bin twice as wide
   const SMALL = { left: 54, right: 10, top: 10, bottom: 38, gap: 12 };
   const BEYOND = 30;  // pixels by which what leaves a panel is still drawn, for the clip to cut
   const TOO_NOISY = 0.5;  // relative error from which on a ratio says nothing and is not drawn
@@ -19,31 +20,48 @@
 
   // ---- what is drawn ----
 
-  // One line per series; the reference of several models is drawn once where they share it.
-  function lines(section, name) {
+  // One line per series, of all models or of one; the reference of several models is drawn once where they share it.
+  function lines(host) {
+    const { section, curve: name, title } = host.dataset, only = Number(host.dataset.model);
     const found = [], seen = new Set();
-    let curve = null;
+    let curve = null, several = false;
     numbers.models.forEach((model, m) => {
-      const c = model.findings.find((f) => f.name === section)?.curves.find((k) => k.name === name);
+      if (only >= 0 && m !== only) return;
+      const c = model.findings.find((f) => f.name === section)?.curves.find((k) => k.name === name && k.title === title);
       if (!c) return;
       curve ??= c;
       const isReference = (s, i) => (i === 0 && c.ratio) || REFERENCE.test(s.label);
       const own = c.series.filter((s, i) => !isReference(s, i));
+      several ||= c.series.length > 2 || own.length > 1;
       c.series.forEach((s, i) => {
         const line = { x: c.x, y: s.y, error: s.error, binned: s.y.length === c.x.length - 1 };
         if (isReference(s, i)) {
-          const key = s.label + JSON.stringify([c.x, s.y]);
+          const key = s.label + (isShare(c) ? "" : JSON.stringify([c.x, s.y]));
           if (seen.has(key)) return;
           seen.add(key);
-          found.push({ ...line, label: s.label, reference: true, colour: "var(--g4)", dash: DASHES[(found.filter((l) => l.reference).length) % 4] });
+          found.push({ ...line, label: s.label, reference: true, colour: "var(--g4)", dash: DASHES[found.filter((l) => l.reference).length % 4] });
         } else {
-          const k = own.indexOf(s), label = own.length > 1 ? `${model.label}, ${s.label}` : model.label;
+          const k = own.indexOf(s), label = own.length > 1 ? ofModel(s.label, model.label) : model.label;
           const dash = DASHES[(k + Math.floor(m / COLOURS)) % 4];
           found.push({ ...line, label, model: m, colour: colourOf(m), dash, under: c.ratio ? c.series[0] : null });
         }
       });
     });
-    return { curve, found: found.filter((l) => l.reference || !hidden.has(l.model)) };
+    if (!curve) return { curve, found, several };
+    if (host.dataset.log) curve = { ...curve, log_y: host.dataset.log === "1" };
+    const scaled = isShare(curve) && !curve.log_x && found.some((l) => l.x.length !== curve.x.length || l.x.some((v, i) => v !== curve.x[i]));
+    if (scaled) curve = { ...curve, y_label: `${curve.y_label} per ${compact(curve.x[1] - curve.x[0])}${(/\[.*\]/.exec(curve.x_label) || [""])[0].replace(/[[\]]/g, (b) => (b === "[" ? " " : ""))}` };
+    const shown = found.filter((l) => l.reference || !hidden.has(l.model));
+    return { curve, found: scaled ? shown.map((l) => perWidth(l, curve.x[1] - curve.x[0])) : shown, several };
+  }
+
+  const ofModel = (label, model) => (/^model\b/.test(label) ? label.replace("model", model) : `${model}: ${label}`);
+  const isShare = (curve) => curve.y_label === SHARE;
+
+  // Shares in bins of other widths, as shares in bins of one width: models may be histogrammed differently.
+  function perWidth(line, width) {
+    const factor = line.y.map((_, i) => width / (line.x[i + 1] - line.x[i])), times = (values) => values.map((v, i) => (isNumber(v) ? v * factor[i] : v));
+    return { ...line, y: times(line.y), error: times(line.error), under: line.under && { ...line.under, y: times(line.under.y), error: times(line.under.error) } };
   }
 
   // ---- scales ----
@@ -175,11 +193,38 @@
     return RATIO_LIMITS.find((limit) => typical * 1.15 < limit) || 1;
   }
 
+  const ticksOf = (low, high, log) => (log ? logTicks(low, high) : linearTicks(low, high, 4));
+
+  // The power of ten that is written once, above the axis, where its ticks are small or large.
+  function powerOf(ticks, log) {
+    const biggest = Math.max(...ticks.map(Math.abs), 0);
+    return !log && biggest > 0 && (biggest < 0.02 || biggest >= 1e5) ? 3 * Math.floor(Math.log10(biggest) / 3) : 0;
+  }
+
+  // Room for the longest number on the vertical axes, so that their labels stay clear of it.
+  function leftMargin(curve, range, ratioTicks) {
+    const ticks = ticksOf(...range.y, curve.log_y), power = powerOf(ticks, curve.log_y);
+    const texts = [...ticks.map((t) => tickText(power ? t / 10 ** power : t, ticks, curve.log_y)), ...ratioTicks.map((t) => tickText(t, ratioTicks, false))];
+    return Math.max(SMALL.left, 24 + 6.6 * Math.max(...texts.map((t) => t.length), 0));
+  }
+
+  // What each line is, beneath a figure in which a model has more than one.
+  function named(found) {
+    const list = document.createElement("div");
+    list.className = "lines";
+    for (const l of found) {
+      const sample = element("svg", { viewBox: "0 0 26 8", width: 26, height: 8, "aria-hidden": "true" });
+      element("line", { x1: 0, x2: 26, y1: 4, y2: 4, stroke: l.colour, "stroke-width": 2, "stroke-dasharray": l.dash }, sample);
+      const item = document.createElement("span");
+      item.append(sample, ` ${l.label}`);
+      list.append(item);
+    }
+    return list;
+  }
+
   function axes(parent, X, Y, box, label, last) {
     const g = element("g", { class: "axes" }, parent);
-    const yTicks = label.ticks || (Y.log ? logTicks(Y.low, Y.high) : linearTicks(Y.low, Y.high, 4));
-    const biggest = Math.max(...yTicks.map(Math.abs), 0);
-    const power = !Y.log && biggest > 0 && (biggest < 0.02 || biggest >= 1e5) ? 3 * Math.floor(Math.log10(biggest) / 3) : 0;
+    const yTicks = label.ticks || ticksOf(Y.low, Y.high, Y.log), power = powerOf(yTicks, Y.log);
     for (const t of yTicks) {
       const y = round(Y.place(t));
       element("line", { x1: box.left, x2: box.right, y1: y, y2: y, stroke: "var(--grid)" }, g);
@@ -207,16 +252,17 @@
   }
 
   function drawCurve(host) {
-    const { curve, found } = lines(host.dataset.section, host.dataset.curve);
+    const { curve, found, several } = lines(host);
     const place = host.querySelector(".canvas");
     const width = Math.max(240, Math.round(place.clientWidth || 360));
     if (!curve) return;
+    host.querySelector("[data-log]")?.setAttribute("aria-pressed", String(Boolean(curve.log_y)));
     const ratio = curve.ratio && found.some((l) => l.under);
     const height = Math.round(Math.min(ratio ? 330 : 270, width * (ratio ? 0.86 : 0.7)));
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": curve.title, "font-size": 11, "font-family": "system-ui, sans-serif" });
     const split = ratio ? Math.round(height * 0.68) : height - SMALL.bottom;
-    const top = { left: SMALL.left, right: width - SMALL.right, top: SMALL.top, bottom: split };
-    const range = ranges(curve, found, curve.ratio);
+    const range = ranges(curve, found, curve.ratio), limit = ratio ? ratioLimit(found) : 0, ratioTicks = [1 - limit / 2, 1, 1 + limit / 2];
+    const top = { left: leftMargin(curve, range, ratio ? ratioTicks : []), right: width - SMALL.right, top: SMALL.top, bottom: split };
     const X = scale(...range.x, top.left, top.right, curve.log_x), Y = scale(...range.y, top.bottom, top.top, curve.log_y);
     axes(svg, X, Y, top, { x: curve.x_label, y: curve.y_label }, !ratio);
     const upper = clipped(svg, top);
@@ -230,9 +276,9 @@
       stroke(upper, l, X, Y, value, l.reference ? 1.1 : 1.6);
     }
     if (ratio) {
-      const limit = ratioLimit(found), box = { left: top.left, right: top.right, top: split + SMALL.gap, bottom: height - SMALL.bottom };
+      const box = { left: top.left, right: top.right, top: split + SMALL.gap, bottom: height - SMALL.bottom };
       const R = scale(1 - limit, 1 + limit, box.bottom, box.top, false);
-      axes(svg, X, R, box, { x: curve.x_label, y: "ratio", ticks: [1 - limit / 2, 1, 1 + limit / 2] }, true);
+      axes(svg, X, R, box, { x: curve.x_label, y: "ratio", ticks: ratioTicks }, true);
       const first = found.find((l) => l.reference), lower = clipped(svg, box);
       const clear = (l, i) => l.y[i] > 0 && !(l.error[i] / l.y[i] > TOO_NOISY);
       if (first) band(lower, first, X, R, (i) => (clear(first, i) ? 1 : null), (i) => first.error[i] / first.y[i], 0.35);
@@ -243,7 +289,7 @@
         stroke(lower, l, X, R, value, 1.4);
       }
     }
-    place.replaceChildren(svg);
+    place.replaceChildren(svg, ...(several ? [named(found)] : []));
     pointing(svg, curve, found, X, top, width);
   }
 
@@ -304,9 +350,29 @@
     return mixed(ground, blue, Math.min(1, Math.max(0, (v - low) / (high - low || 1))));
   }
 
+  // The colours from the lowest to the highest value of a matrix, with its numbers.
+  function colourBar(matrix, dark) {
+    const bar = document.createElement("div"), ramp = document.createElement("i");
+    const stops = Array.from({ length: 17 }, (_, i) => `rgb(${shade(matrix.low + (matrix.high - matrix.low) * i / 16, matrix.low, matrix.high, dark)})`);
+    ramp.style.background = `linear-gradient(90deg, ${stops.join(",")})`;
+    bar.className = "colours";
+    const values = [].concat(...matrix.values).filter(isNumber), text = (v) => compact(v, 2).replace("-", "−");
+    const room = 1e-4 * (matrix.high - matrix.low), below = values.some((v) => v < matrix.low - room), above = values.some((v) => v > matrix.high + room);
+    bar.append(`${below ? "≤ " : ""}${text(matrix.low)}`, ramp, `${above ? "≥ " : ""}${text(matrix.high)}`);
+    return bar;
+  }
+
+  // Entries to a hundredth of the colour range, so that small ones do not crowd the cells.
+  const entryText = (v, matrix) => v.toFixed(Math.max(0, 2 - Math.ceil(Math.log10((matrix.high - matrix.low) / 2 + 1e-12)))).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
+
   function drawMatrix(host) {
-    const model = numbers.models[Number(host.dataset.model)];
-    const matrix = model.findings.find((f) => f.name === host.dataset.section).matrices.find((m) => m.name === host.dataset.matrix);
+    const m = Number(host.dataset.model), findings = m < 0 ? numbers.competition : numbers.models[m].findings.find((f) => f.name === host.dataset.section);
+    const matrix = { ...findings.matrices.find((k) => k.name === host.dataset.matrix) };
+    if (m >= 0) {  // one range of colours for all models, so that they can be compared
+      const alike = numbers.models.flatMap((k) => k.findings.filter((f) => f.name === host.dataset.section).flatMap((f) => f.matrices.filter((x) => x.name === matrix.name)));
+      matrix.low = Math.min(...alike.map((x) => x.low));
+      matrix.high = Math.max(...alike.map((x) => x.high));
+    }
     const place = host.querySelector(".canvas"), rows = matrix.values.length, columns = matrix.column_labels.length;
     const width = Math.max(220, place.clientWidth || 320), longest = Math.max(...matrix.row_labels.map((t) => t.length), 1);
     const left = Math.min(width * 0.36, 10 + 5.8 * longest), bottom = Math.min(110, 10 + 5.2 * Math.max(...matrix.column_labels.map((t) => t.length), 1));
@@ -327,7 +393,7 @@
         const strength = Math.max(...[matrix.low, matrix.high].map(Math.abs));
         g.fillStyle = Math.abs(v) > 0.6 * strength && !dark ? "#fff" : style.color;
         g.font = "10px system-ui, sans-serif"; g.textAlign = "center"; g.textBaseline = "middle";
-        g.fillText(compact(v, 2), left + (c + 0.5) * cell, (r + 0.5) * tall);
+        g.fillText(entryText(v, matrix), left + (c + 0.5) * cell, (r + 0.5) * tall);
       }
     }));
     g.fillStyle = style.getPropertyValue("--soft");
@@ -340,7 +406,7 @@
       g.save(); g.translate(left + (c + 0.5) * cell, rows * tall + 5); g.rotate(-Math.PI / 2); g.fillText(t, 0, 0, bottom - 8); g.restore();
     });
     canvas.dataset.drawn = String(rows * columns);
-    place.replaceChildren(canvas);
+    place.replaceChildren(canvas, colourBar(matrix, dark));
     const at = (e) => {
       const box = canvas.getBoundingClientRect(), c = Math.floor((e.clientX - box.left - left) / cell), r = Math.floor((e.clientY - box.top) / tall);
       if (c < 0 || c >= columns || r < 0 || r >= rows) { tip.hidden = true; return; }
@@ -381,7 +447,7 @@
 
   // A figure as a file of its own: colours written out, names of the models beneath.
   function standalone(host) {
-    const svg = host.querySelector("svg").cloneNode(true), { found } = lines(host.dataset.section, host.dataset.curve);
+    const svg = host.querySelector("svg").cloneNode(true), { found } = lines(host);
     const [w, h] = [svg.viewBox.baseVal.width, svg.viewBox.baseVal.height], style = getComputedStyle(document.documentElement);
     const named = found.filter((l) => l.label), tall = h + 8 + 15 * named.length;
     named.forEach((l, i) => {
@@ -400,6 +466,12 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
+  for (const button of document.querySelectorAll("button[data-log]"))
+    button.addEventListener("click", () => {
+      const host = button.closest("figure");
+      host.dataset.log = button.getAttribute("aria-pressed") === "true" ? "0" : "1";
+      draw(host);
+    });
   for (const button of document.querySelectorAll("button[data-svg]"))
     button.addEventListener("click", () => { const host = button.closest("figure"); draw(host); save(`${host.dataset.curve}.svg`, "image/svg+xml", standalone(host)); });
   document.getElementById("save-json")?.addEventListener("click", () => save("scores.json", "application/json", JSON.stringify(numbers, null, 1)));

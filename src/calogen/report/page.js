@@ -51,3 +51,8 @@
     });
   });
 })();
+
+// On a phone only the first model's own figures of a section are open: those of all would be a long way to scroll.
+if (document.documentElement.clientWidth < 760)
+  for (const part of document.querySelectorAll(".part"))
+    part.querySelectorAll("details.own").forEach((block, i) => { block.open = i === 0; });

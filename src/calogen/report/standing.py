@@ -9,6 +9,8 @@ from calogen.report.numbers import compact
 
 PODIUM = 3
 """Ranks that are marked."""
+ABOUT = "≈"
+"""Before numbers carried to the challenge's size."""
 
 
 def table(standing: Standing) -> dict[str, Any]:
@@ -36,14 +38,19 @@ def _cell(entry: Entry | None) -> dict[str, Any]:
     if entry is None:
         return {"value": "", "rank": "", "sort": "", "tip": "", "podium": False}
     error = "" if entry.error is None else f" ± {entry.error:.2g}"
-    carried = "" if entry.carried == entry.value else f"; carried to the challenge's size: {entry.carried:.4g}"
+    carried = "" if entry.carried == entry.value else f" measured; carried to the challenge's size: {entry.carried:.4g}"
     return {
-        "value": compact(entry.value),
+        "value": _shown(entry),
         "rank": _rank(entry),
         "sort": f"{entry.carried:.9g}",
         "tip": f"{entry.value:.6g}{error}{carried}",
         "podium": entry.rank is not None and entry.rank <= PODIUM,
     }
+
+
+def _shown(entry: Entry) -> str:
+    """The number that is ranked, marked where it is not the one measured."""
+    return compact(entry.value) if entry.carried == entry.value else f"{ABOUT}{compact(entry.carried)}"
 
 
 def _rank(entry: Entry) -> str:
@@ -54,7 +61,7 @@ def _rank(entry: Entry) -> str:
 
 
 def ranking(standing: Standing) -> list[tuple[str, ...]]:
-    """One row a column: its title, value and rank of each judged model, Geant4 against itself, the best submission."""
+    """One row a column: title, ranked value and rank of each model, Geant4 against itself, best submission."""
     ours = [line for line in standing.lines if line.ours]
     geant4 = next(line for line in standing.lines if line.name == GEANT4)
     others = [line for line in standing.lines if not line.ours and line is not geant4]
@@ -77,7 +84,7 @@ def _placed(line: Line, column: Column, standing: Standing) -> str:
     if entry is None:
         return "–"
     ranked = sum(column.key in other.entries for other in standing.lines if other.name != GEANT4)
-    return f"{compact(entry.value)} (rank {_rank(entry)} of {ranked})"
+    return f"{_shown(entry)} (rank {_rank(entry)} of {ranked})"
 
 
 def _value(line: Line, column: Column) -> str:

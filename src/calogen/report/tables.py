@@ -23,6 +23,8 @@ OPEN_ROWS = 60
 """Sections of more scores than this are folded at first."""
 WORST = 4
 """Sections farthest from Geant4 of which each model's card names the worst score."""
+SAME_FLOOR = 0.25
+"""Floors that differ by less than this share of their errors are one floor to a reader."""
 METRICS = {
     "jsd": "JS divergence",
     "wasserstein": "Wasserstein",
@@ -100,7 +102,7 @@ def _row(key: Key, scores: Sequence[Score | None]) -> dict[str, Any]:
     unit = " ".join(filter(None, [power_of_ten(e), UNITS.get(first.unit, first.unit)]))
     floor = _scaled(first.floor, first.floor_error, e)
     best = _best(there) if len(there) > 1 else None
-    title = first.title or first.observable.replace("_", " ")
+    title = _title(first)
     return {
         "title": title,
         "metric": metric_name(first.metric),
@@ -108,7 +110,7 @@ def _row(key: Key, scores: Sequence[Score | None]) -> dict[str, Any]:
         "floor": floor,
         "words": f"{title} {metric_name(first.metric)} {key[1]}".lower(),
         "different": any(tone(s) in ("fair", "bad") for s in there),
-        "cells": [None if s is None else _cell(s, e, floor, s is best) for s in scores],
+        "cells": [None if s is None else _cell(s, e, first, s is best) for s in scores],
     }
 
 
@@ -116,17 +118,27 @@ def _scaled(value: float, error: float, e: int) -> str:
     return with_error(value / 10.0**e, error / 10.0**e)
 
 
-def _cell(s: Score, e: int, floor: str, best: bool) -> dict[str, Any]:
-    own_floor = _scaled(s.floor, s.floor_error, e)
+def _cell(s: Score, e: int, first: Score, best: bool) -> dict[str, Any]:
+    own_floor = "" if _same_floor(s, first) else _scaled(s.floor, s.floor_error, e)
     times = f", {significant(s.value / s.floor)} {TIMES} the floor" if s.floor > 0 and math.isfinite(s.value) else ""
     return {
         "value": _scaled(s.value, s.error, e),
         "sigma": "" if math.isnan(s.significance) else f"{signed(s.significance)} σ",
         "tone": tone(s),
         "best": best,
-        "floor": own_floor if own_floor != floor else "",
+        "floor": own_floor,
         "tip": f"{s.value:.6g} ± {s.error:.2g}, floor {s.floor:.6g} ± {s.floor_error:.2g}{times}",
     }
+
+
+def _same_floor(s: Score, first: Score) -> bool:
+    """Whether the floor of the first model, which stands in a column of its own, serves for this one as well."""
+    if math.isnan(s.floor) or math.isnan(first.floor):
+        return math.isnan(s.floor) and math.isnan(first.floor)
+    smallest, largest = sorted((s.floor_error, first.floor_error))
+    if not largest > 0:
+        return s.floor == first.floor
+    return abs(s.floor - first.floor) <= SAME_FLOOR * largest and largest <= (1 + SAME_FLOOR) * smallest
 
 
 def _best(scores: Sequence[Score]) -> Score | None:
@@ -134,12 +146,22 @@ def _best(scores: Sequence[Score]) -> Score | None:
     known = sorted((s for s in scores if math.isfinite(s.value)), key=_badness)
     if len(known) < 2:
         return None
-    apart = abs(known[1].value - known[0].value)
+    apart = _badness(known[1]) - _badness(known[0])
     return known[0] if apart > max(known[0].error, known[1].error) else None
 
 
 def _badness(s: Score) -> float:
-    return {"low": s.value, "high": -s.value, "both": abs(s.excess)}[s.sense]
+    """How far a score is on the bad side of its own floor, or of zero where there is none."""
+    off = s.value if math.isnan(s.floor) else s.excess
+    return {"low": off, "high": -off, "both": abs(off)}[s.sense]
+
+
+def posteriors(competition: Findings) -> list[dict[str, Any]]:
+    """The models of a competition, the best first."""
+    ranked = sorted(competition.scores, key=_badness)
+    floors = [_scaled(s.floor, s.floor_error, 0) for s in ranked]
+    cells = [_cell(s, 0, s, best=False) for s in ranked]
+    return [c | {"name": s.observable, "floor": f} for s, f, c in zip(ranked, floors, cells, strict=True)]
 
 
 # ---- models ----
@@ -147,10 +169,11 @@ def _badness(s: Score) -> float:
 
 def cards(j: Judgement, timing: Sequence[Timing]) -> list[dict[str, Any]]:
     """What each model is, at a glance: how many scores cannot be told from Geant4, and where it is farthest off."""
-    return [_card(c, timing) for c in j.comparisons]
+    together = {} if j.competition is None else {s.observable: s for s in j.competition.scores}
+    return [_card(c, timing, together.get(c.label)) for c in j.comparisons]
 
 
-def _card(c: Comparison, timing: Sequence[Timing]) -> dict[str, Any]:
+def _card(c: Comparison, timing: Sequence[Timing], posterior: Score | None) -> dict[str, Any]:
     scores = [s for f in c.sections for s in f.scores]
     worst_of = [max(_telling(f), key=lambda s: s.significance, default=None) for f in c.sections]
     off = [(f.name, s) for f, s in zip(c.sections, worst_of, strict=True) if s and tone(s) in ("fair", "bad")]
@@ -163,6 +186,8 @@ def _card(c: Comparison, timing: Sequence[Timing]) -> dict[str, Any]:
                 facts.append((f"{words}, worst decade", f"{signed(100 * (worst.ratio - 1))} %", mean_tone(worst)))
     if auc := next((s for s in scores if s.metric.lower() == "auc"), None):
         facts.append(("classifier AUC", with_error(auc.value, auc.error), tone(auc)))
+    if posterior is not None:
+        facts.append(("log-posterior among all", with_error(posterior.value, posterior.error), tone(posterior)))
     if speed := _speed(c.label, timing):
         facts.append(("speed against Geant4", speed, ""))
     return {
@@ -183,7 +208,8 @@ def _telling(f: Findings) -> list[Score]:
 
 
 def _title(s: Score) -> str:
-    return s.title or s.observable.replace("_", " ")
+    words = s.title or s.observable.replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def _off(b: EnergyBin) -> float:

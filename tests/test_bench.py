@@ -1,6 +1,7 @@
 """Times and memory are those of what was run, each configuration in a process of its own."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ def test_fewer_runs_where_the_time_is_over(sleeper: Sleeper) -> None:
 def test_what_takes_too_long_is_not_begun(sleeper: Sleeper) -> None:
     found = _measure(request(batch=10_000_000, seconds=0.2))
     assert found["runs"] == 0
-    assert "hours a run" in found["note"]
+    assert re.search(r"takes about \d+ (hours|days)", found["note"])
     assert "ms_per_shower" not in found
     assert max(n for n, *_ in sleeper.calls) < 1000
 
@@ -91,6 +92,13 @@ def test_peak_memory_sees_an_array() -> None:
     held = np.ones(int(before * 1e6 / 8) + 10_000_000)
     assert peak_mb() > before + 70
     assert held[-1] == 1
+
+
+def test_a_busy_machine_is_told() -> None:
+    quiet, busy = (Bench("x", "y", "cpu", "z", 2, "", (), None, {}, load) for load in (0.3, 1.8))
+    assert not quiet.busy
+    assert busy.busy
+    assert not Bench("x", "y", "cpu", "z", 2, "", (), None, {}).busy
 
 
 def test_geant4_over_the_model() -> None:
@@ -129,6 +137,7 @@ def test_the_command_measures_the_shipped_state(tmp_path: Path, capsys: pytest.C
         (["caloclouds3", "--batches", "0"], "batch 0"),
         (["caloclouds3", "--threads", "-1"], "-1"),
         (["caloclouds3", "--seconds", "0"], "seconds"),
+        (["caloclouds3", "--geant4", "-3"], "-3 showers"),
         (["caloclouds3", "-n", "5"], "--batches"),
         (["caloclouds3", "--set", "nonsense=3"], "nonsense"),
         (["caloclouds3", "-o", "/nowhere/bench.json"], "/nowhere"),

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from calogen.data.incident import Incident
+from calogen.detector.geometry import Detector
 from calogen.provenance import provenance
 
 BATCHES = (1, 100, 10_000)
@@ -35,6 +36,10 @@ SECONDS = 60.0
 WARM_UP_GROWTH = 4
 """Runs before the clock starts grow by this factor, up to the batch: each tells how long the next one takes."""
 MEGABYTE = 1e6
+HADRONIC = "FTFP_BERT"
+"""Geant4's reference list where not all particles are electromagnetic."""
+BUSY = 0.5
+"""Share of the cores that other work may take, by the load of the last minute, before the numbers are marked."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -75,6 +80,12 @@ class Bench:
     measurements: tuple[Measurement, ...]
     geant4_s_per_shower: float | None
     provenance: Mapping[str, Any]
+    load: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the machine had other work when the measurement began (`load`: runnable processes, last minute)."""
+        return self.load is not None and self.load > BUSY * self.cores
 
     def speed_up(self, m: Measurement) -> float | None:
         """How many times less processor time than Geant4's a shower takes; None where either is not known."""
@@ -128,7 +139,7 @@ def bench(
     """
     cores = all_threads()
     counts = tuple(dict.fromkeys((1, cores))) if threads is None else tuple(threads)
-    _require(batches, counts, runs, seconds)
+    require(batches, counts, runs, seconds)
     particles = Incident.gun(max(batches), seed=seed) if incident is None else incident
     if not len(particles):
         raise ValueError("no incident particles to make showers for; give at least one")
@@ -142,7 +153,7 @@ def bench(
         "device": device,
         "options": dict(options or {}),
     }
-    found, system = [], ""
+    found, system, load = [], "", _load()
     configurations = [(batch, count) for count in counts for batch in batches]
     for done, (batch, count) in enumerate(configurations, 1):
         answer = _in_a_process(request | {"batch": batch, "threads": count})
@@ -152,10 +163,40 @@ def bench(
             progress(done, len(configurations))
     facts = provenance(seed=seed, runs=runs, seconds=seconds, options=dict(options or {}))
     about = (str(state), system, device, _processor(), cores, _described(particles))
-    return Bench(*about, tuple(found), geant4_s_per_shower, facts)
+    return Bench(*about, tuple(found), geant4_s_per_shower, facts, load)
 
 
-def _require(batches: Sequence[int], threads: Sequence[int], runs: int, seconds: float) -> None:
+def geant4_seconds(detector: Detector, incident: Incident, showers: int, *, seed: int = 0) -> float:
+    """CPU seconds of Geant4 for a shower of such particles, on one core: the mean of `showers` made here.
+
+    Electromagnetic physics where it describes all the particles, else FTFP_BERT.
+
+    Raises:
+        ValueError: fewer than one shower, or a detector that Geant4 cannot simulate.
+        calogen.geant4.environment.Geant4Unavailable: Geant4 or its data are missing.
+    """
+    from calogen.geant4.run import make_request, run_shards
+    from calogen.geant4.setup import EM, EM_PDG
+
+    if showers < 1:
+        raise ValueError(f"{showers} showers of Geant4: give at least 1")
+    chosen = incident[np.arange(showers) % len(incident)]
+    physics = EM if EM_PDG.issuperset(chosen.pdg.tolist()) else HADRONIC
+    shards = run_shards(make_request(detector, chosen, seed=seed, physics=physics))
+    return float(sum(shard.cpu_s.sum() for shard in shards)) / showers
+
+
+def _load() -> float | None:
+    """Runnable processes in the mean of the last minute, where the system tells."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def require(batches: Sequence[int], threads: Sequence[int] = (1,), runs: int = RUNS, seconds: float = SECONDS) -> None:
+    """Refuse what `bench` cannot measure.
+
+    Raises:
+        ValueError: numbers below 1, or no time.
+    """
     for name, values in (("batch", batches), ("threads", threads), ("runs", (runs,))):
         if not values or min(values) < 1:
             raise ValueError(f"{name} {', '.join(map(str, values)) or 'missing'}: give numbers of at least 1")
@@ -165,7 +206,8 @@ def _require(batches: Sequence[int], threads: Sequence[int], runs: int, seconds:
 
 def _described(incident: Incident) -> str:
     codes = ", ".join(str(code) for code in np.unique(incident.pdg))
-    return f"PDG {codes}, {incident.energy.min():.4g} to {incident.energy.max():.4g} GeV"
+    low, high = (f"{e:.4g}" for e in (incident.energy.min(), incident.energy.max()))
+    return f"PDG {codes}, {low} GeV" if low == high else f"PDG {codes}, {low} to {high} GeV"
 
 
 def _processor() -> str:
@@ -229,7 +271,7 @@ def _measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
     expected = _warm_up(run, pool, request["batch"], request["seconds"])
     if expected > request["seconds"]:
-        note = f"not run: about {_duration(expected)} a run, {request['seconds']:g} s given"
+        note = f"not run: one run takes about {_duration(expected)}, {request['seconds']:g} s were given"
         return loaded | {"runs": 0, "note": note, "peak_mb": peak_mb()}
     times, begun = [], time.perf_counter()
     for r in range(request["runs"]):

@@ -37,12 +37,15 @@ def bench(
         Parameter(metavar="N", negative="", consume_multiple=True, help="Showers asked for and computed together."),
     ] = PROTOCOL,
     threads: Annotated[
-        tuple[int, ...],
+        tuple[int, ...] | None,
         Parameter(metavar="N", negative="", consume_multiple=True, help="Threads; default: 1, and all cores."),
-    ] = (),
+    ] = None,
     seconds: Annotated[
         float, Parameter(metavar="S", help="Seconds for the ten runs of one configuration; fewer runs where they end.")
     ] = 60.0,
+    geant4: Annotated[
+        int, Parameter(metavar="N", help="Make N such showers with Geant4 too, on one core, and compare with these.")
+    ] = 0,
     gun: Gun = Gun(),  # noqa: B008 - frozen
     device: Device = "cpu",
     set_: Set = None,
@@ -57,9 +60,10 @@ def bench(
 
     Each batch size and number of threads is measured in a process of its own, ten runs or as many as the seconds
     allow. Without options of the gun the particles are those of the shipped Geant4 photons, 1 to 127 GeV; with --like
-    those of a file. Where Geant4 made the file and says its CPU seconds per shower, they stand beside the state's.
+    those of a file. Where Geant4 made the file and says its CPU seconds per shower, they stand beside the state's;
+    with --geant4 N they are measured here, for any particles.
 
-    Example: calogen bench caloclouds3 --batches 1 100 --energy 50 -o bench.json
+    Example: calogen bench caloclouds3 --batches 1 100 --energy 50 --geant4 20 -o bench.json
     """
     if output is not None:
         require_free(output, overwrite)
@@ -68,16 +72,20 @@ def bench(
     import calogen.systems
     from calogen.progress import progress_bar
 
+    calogen.bench.require(batches, (1,) if threads is None else threads, seconds=seconds)
     path = read_state(state)
-    options = sample_options(calogen.systems.load(path), changes)
+    system = calogen.systems.load(path)
+    options = sample_options(system, changes)
     incident, cost = _particles(gun, max((*batches, 1)))
-    total = len(batches) * (len(threads) or len({1, calogen.bench.all_threads()}))
+    if geant4:
+        cost = calogen.bench.geant4_seconds(system.detector, incident, geant4, seed=gun.seed)
+    total = len(batches) * len({1, calogen.bench.all_threads()} if threads is None else threads)
     with progress_bar("bench", total, "configurations", shown=not quiet) as advance:
         made = calogen.bench.bench(
             path,
             incident,
             batches=batches,
-            threads=threads or None,
+            threads=threads,
             seconds=seconds,
             seed=gun.seed,
             device=device,
@@ -121,16 +129,24 @@ def _print(made: Bench, quiet: bool) -> None:
     for m in made.measurements:
         if m.note:
             say(f"batch {m.batch}, threads {m.threads}: {m.note}", quiet=quiet)
+    if any(m.runs == 0 for m in made.measurements):
+        say("more --seconds, or fewer showers with --batches, measure what was not run", quiet=quiet)
+    if made.busy:
+        say(
+            f"note: the machine had other work (load {made.load:.1f} on {made.cores} cores): times are too long",
+            quiet=quiet,
+        )
     if made.geant4_s_per_shower is not None:
         say(f"Geant4: {1e3 * made.geant4_s_per_shower:.4g} ms of CPU per shower for these particles", quiet=quiet)
 
 
 def _cells(m: Measurement) -> tuple[str, ...]:
-    time = "-" if m.ms_per_shower is None else f"{m.ms_per_shower:.3g}"
-    spread = "" if m.ms_std is None else f" ± {m.ms_std:.2g}"
+    from calogen.report.numbers import with_error
+
+    time = "-" if m.ms_per_shower is None else with_error(m.ms_per_shower, m.ms_std or 0.0)
     cpu = "-" if m.cpu_ms_per_shower is None else f"{m.cpu_ms_per_shower:.3g}"
     memory = "-" if m.peak_mb is None else f"{m.peak_mb:.0f} MB"
-    return f"{m.batch:,}", str(m.threads), str(m.runs), time + spread, cpu, memory
+    return f"{m.batch:,}", str(m.threads), str(m.runs), time, cpu, memory
 
 
 def _faster(made: Bench, m: Measurement) -> str:

@@ -153,7 +153,7 @@ class Row:
 def matched(truth: Showers, models: Sequence[tuple[str, Showers]], count: int) -> list[Row]:
     """`count` showers of the truth spread over its energies, each with every model's shower of the same particle.
 
-    Where a model has no shower of that particle, the nearest in energy and direction stands there and the label says so.
+    Where a model has no shower of that particle, the nearest in energy and direction stands there, and is labelled so.
 
     Raises:
         ValueError: samples without showers, or of different detectors.

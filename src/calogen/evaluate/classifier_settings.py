@@ -24,7 +24,9 @@ class ClassifierSettings:
     dropout: float = 0.0  # share of its hidden values set to zero while training
     grid: tuple[int, int, int] | None = None  # voxels of the ResNet along layers, angle and radius
     planes: tuple[int, int, int, int] = (32, 64, 64, 128)  # channels of its stages
-    standardize: Literal["none", "all", "truth"] = "none"  # mean 0, deviation 1: of both training parts, or the truth's
+    # Inputs of mean 0 and deviation 1: of both training parts, or of the truth's; "whiten" of both and uncorrelated,
+    # so that small differences of inputs that vary together are seen as well as the inputs themselves.
+    standardize: Literal["none", "all", "truth", "whiten"] = "none"
     learning_rate: float = 2e-4  # Adam
     weight_decay: float = 0.0  # decoupled (AdamW)
     batch: int = 1000  # showers
@@ -99,6 +101,16 @@ PRESETS: dict[str, ClassifierSettings] = {
         standardize="all",
         learning_rate=2e-3,
         weight_decay=1e-2,
+        batch=128,
+        epochs=100,
+    ),
+    # The same for hundreds of features that vary together, as energies of layers do.
+    "fast-high": ClassifierSettings(
+        hidden=(64, 64),
+        dropout=0.5,
+        standardize="whiten",
+        learning_rate=3e-4,
+        weight_decay=0.1,
         batch=128,
         epochs=100,
     ),

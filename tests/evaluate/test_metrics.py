@@ -58,29 +58,93 @@ def test_shift_by_one_standard_deviation_is_wasserstein_one():
     assert wasserstein(middle)(p, q) == pytest.approx(1.0, rel=1e-3)
 
 
-@pytest.mark.parametrize("sizes", [(2000, 2000), (6000, 2000)])
+def blocks_of(rng, n: int, shares) -> np.ndarray:
+    """Histograms of n independent entries in 100 blocks."""
+    return rng.multinomial(n // 100, shares, size=100).astype(float)
+
+
+def mean_floor(sizes: tuple[int, int], shares, model, seed: int, samples: int = 8) -> tuple[float, float]:
+    """Floor and spread for a truth of `shares` and a model of others, means over some samples."""
+    rng = np.random.default_rng(seed)
+    n, m = sizes
+    plan = Resampling(n, m, False, 150, 3)
+    found = [
+        floor_of(blocks_of(rng, n, model), blocks_of(rng, m, shares), jensen_shannon, 1.0, plan) for _ in range(samples)
+    ]
+    return tuple(np.mean(found, axis=0).tolist())
+
+
+def direct(rng, sizes: tuple[int, int], shares, draws: int = 400) -> np.ndarray:
+    """Divergences of independent samples."""
+    return jensen_shannon(*(rng.multinomial(n, shares, size=draws) for n in sizes))
+
+
+SIZES = [(2000, 2000), (6000, 2000), (2000, 6000), (500, 6000)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
 def test_floor_of_independent_entries(sizes):
     """(bins - 1)/8 (1/n + 1/m), and the same as direct draws of these sizes."""
     rng = np.random.default_rng(1)
     bins, (n, m) = 20, sizes
     shares = rng.dirichlet(np.full(bins, 5.0))
-    truth = rng.multinomial(m // 100, shares, size=100).astype(float)
-    mean, spread = floor_of(truth, jensen_shannon, 1.0, Resampling(n, m, False, 400, 3))
-    direct = jensen_shannon(rng.multinomial(n, shares, size=2000), rng.multinomial(m, shares, size=2000))
-    expected = (bins - 1) / 8 * (1 / n + 1 / m)
-    assert direct.mean() == pytest.approx(expected, rel=0.05)
-    assert mean == pytest.approx(expected, rel=0.10)
-    assert spread == pytest.approx(direct.std(), rel=0.25)
+    mean, spread = mean_floor(sizes, shares, shares, 2)
+    drawn = direct(rng, sizes, shares, 2000)
+    assert drawn.mean() == pytest.approx((bins - 1) / 8 * (1 / n + 1 / m), rel=0.05)
+    assert mean == pytest.approx(drawn.mean(), rel=0.05)
+    assert spread == pytest.approx(drawn.std(), rel=0.12)
 
 
-def test_floor_in_sparse_bins_is_close_to_direct_draws():
-    """1,000 showers in 2,000 bins: the simple law fails by far, the measured power does not."""
+@pytest.mark.parametrize("sizes", [(500, 500), (500, 1500), (1500, 500)])
+def test_floor_in_sparse_bins_is_that_of_direct_draws(sizes):
+    """As few entries as bins: the divergence then hardly falls with size, by a law that must be measured."""
     rng = np.random.default_rng(2)
-    shares = rng.dirichlet(np.full(2000, 0.5))
-    truth = rng.multinomial(10, shares, size=100).astype(float)
-    mean, _ = floor_of(truth, jensen_shannon, 1.0, Resampling(1000, 1000, False, 200, 3))
-    direct = jensen_shannon(rng.multinomial(1000, shares, size=300), rng.multinomial(1000, shares, size=300))
-    assert mean == pytest.approx(direct.mean(), rel=0.12)
+    shares = rng.dirichlet(np.full(1000, 0.5))
+    drawn = direct(rng, sizes, shares)
+    mean, spread = mean_floor(sizes, shares, shares, 3)
+    assert mean == pytest.approx(drawn.mean(), rel=0.02 if sizes[0] == sizes[1] else 0.04)
+    assert spread == pytest.approx(drawn.std(), rel=0.3)
+
+
+@pytest.mark.parametrize(("bins", "tolerance"), [(20, 0.08), (1000, 0.25)])
+def test_the_floor_is_geant4s_however_far_the_model(bins, tolerance):
+    """A model shifted, or in other bins altogether (in sparse bins the worst case: it is then far above the floor)."""
+    rng = np.random.default_rng(4)
+    shares = rng.dirichlet(np.full(bins // 2, 2.0))
+    truth, other = np.concatenate([shares, 0 * shares]), np.concatenate([0 * shares, np.full(bins // 2, 2 / bins)])
+    drawn = direct(rng, (1000, 1000), truth).mean()
+    for model in (0.5 * (truth + other), other):
+        assert mean_floor((1000, 1000), truth, model, 5)[0] == pytest.approx(drawn, rel=tolerance)
+
+
+def paired_samples(rng, n: int, scatter: float) -> list[np.ndarray]:
+    """Histograms in 100 blocks of two samples that share a hidden number up to some scatter, in its order."""
+    hidden = np.sort(rng.normal(size=n))
+    edges = np.linspace(-3, 3, 31)[1:-1]
+    places = [np.searchsorted(edges, hidden + scatter * rng.normal(size=n)) for _ in range(2)]
+    return [np.stack([np.bincount(p[k::100], minlength=30) for k in range(100)]).astype(float) for p in places]
+
+
+@pytest.mark.parametrize("scatter", [0.05, 0.5])
+def test_floor_of_pairs_is_that_of_pairs(scatter):
+    """Samples of the same particles are closer to each other than independent ones: so is their floor."""
+    rng = np.random.default_rng(6)
+    pairs = [paired_samples(rng, 1000, scatter) for _ in range(60)]
+    values = np.array([jensen_shannon(a.sum(axis=0), b.sum(axis=0)) for a, b in pairs])
+    found = [floor_of(a, b, jensen_shannon, 1.0, Resampling(1000, 1000, True, 100, 1)) for a, b in pairs[:20]]
+    mean, spread = np.mean(found, axis=0)
+    assert mean == pytest.approx(values.mean(), rel=0.1)
+    assert spread == pytest.approx(values.std(), rel=0.3)
+    assert mean < 29 / 8 * 2 / 1000
+
+
+def test_a_copy_of_the_truth_is_below_the_floor():
+    truth = blocks_of(np.random.default_rng(7), 2000, np.full(20, 0.05))
+    for paired in (True, False):
+        score = divergence_score("x", truth, truth, Resampling(2000, 2000, paired, 100, 1))
+        assert score.value == 0
+        assert score.floor == pytest.approx(19 / 8 * 2 / 2000, rel=0.25)
+        assert score.significance < -2
 
 
 def test_error_covers_the_scatter_of_the_divergence():

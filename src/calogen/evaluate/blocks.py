@@ -117,7 +117,7 @@ def squared_score(
     Floor and error as in `metrics.divergence_score`: the floor falls as 1/n, and the noise that resampling counts again
     is taken off.
     """
-    floor, spread = floor_of(truth, distance, 1.0, resampling)
+    floor, spread = floor_of(generated, truth, distance, 1.0, resampling)
     raw = bootstrap_error(generated, truth, distance, resampling)
     error = math.sqrt(max(raw**2 - 2 * spread**2, spread**2))
     return Score(name, metric, unit, float(distance(generated.sum(0), truth.sum(0))), error, floor, spread)
@@ -133,6 +133,6 @@ def linear_score(
     resampling: Resampling,
 ) -> Score:
     """Score of a distance linear in the difference of sums `[blocks, entries]`: its floor falls as 1/sqrt(n)."""
-    floor, spread = floor_of(truth, distance, 0.5, resampling)
+    floor, spread = floor_of(generated, truth, distance, 0.5, resampling)
     error = max(bootstrap_error(generated, truth, distance, resampling), spread)
     return Score(name, metric, unit, float(distance(generated.sum(0), truth.sum(0))), error, floor, spread)

@@ -89,7 +89,7 @@ def frechet_score(
     blocks_x, blocks_y = _blocks(x, n_blocks), _blocks(y, n_blocks)
     blocks_other = None if other is None else _blocks(centred(true, other)[1], n_blocks)
     resampling = Resampling(len(y), len(x), paired, replicas, seed, 0 if other is None else len(other))
-    floor, spread = floor_of(blocks_x, _distances, 1.0, resampling, blocks_other)
+    floor, spread = floor_of(blocks_y, blocks_x, _distances, 1.0, resampling, blocks_other)
     first, second = _half_samples(resampling, n_blocks)
     error = quadratic_error(float(_distances(first @ blocks_y, second @ blocks_x).std(ddof=1)), spread)
     return Score(observable, "fpd", "", estimate.value, math.hypot(error, estimate.error), floor, spread)

@@ -24,6 +24,8 @@ from calogen.evaluate.parts import Batch, Collected, Rows, SamplePair
 
 QUANTILES = 25
 """Bins of equal content of Geant4 in which the quantile divergence is taken."""
+HALF_AN_ENTRY = 0.5
+"""Content given to an empty bin: that n showers left it empty says only that it holds less than about one in n."""
 SLICES = 5
 """Parts of a sample over which the paper averages."""
 TEXT = (
@@ -61,15 +63,16 @@ PROFILES: dict[str, tuple[str, str]] = {
 def quantile_divergence(p: NDArray[Any], q: NDArray[Any]) -> NDArray[np.float64]:
     """Kullback-Leibler divergence of the truth `q` from `p`, counts `[..., bins]`: sum q ln(q / p), natural logarithm.
 
-    An empty bin of `p` counts as `metrics.EMPTY_BIN`, so the divergence stays finite.
+    An empty bin of `p` counts as `HALF_AN_ENTRY`, so the divergence stays finite and no single shower decides it.
 
     >>> round(float(quantile_divergence(np.array([1, 1]), np.array([3, 1]))), 6)
     0.130812
     """
     p, q = (np.asarray(v, dtype=np.float64) for v in (p, q))
+    p = np.where(p > 0, p, HALF_AN_ENTRY)
     p, q = (v / np.maximum(v.sum(axis=-1, keepdims=True), EMPTY_BIN) for v in (p, q))
     safe = np.where(q > 0, q, 1.0)
-    return np.asarray(np.sum(q * np.log(safe / np.maximum(p, EMPTY_BIN)), axis=-1))
+    return np.asarray(np.sum(q * np.log(safe / p), axis=-1))
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,7 @@ def slice_scores(key: str, unit: str, gen: NDArray[np.float64], true: NDArray[np
 
     The floor is the mean over the ten pairs of slices of the truth, which have the size of those compared. The paper
     quotes the standard deviation over slices; here it is that of the mean, the floor's included. A quantile that stays
-    empty in a slice, which makes the published divergence infinite, weighs as `metrics.EMPTY_BIN`: below some thousand
-    showers this happens and the divergence by slices says little.
+    empty in a slice would make the published divergence infinite; it counts as `HALF_AN_ENTRY`.
     """
     gen, true = gen[np.isfinite(gen)], true[np.isfinite(true)]
     size = min(gen.size, true.size) // SLICES

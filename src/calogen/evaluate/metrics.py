@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,17 @@ class Score:
         return words | finite | {"indistinguishable": self.indistinguishable}
 
 
+class Exchange(NamedTuple):
+    """How often a sample that is made of both has each block of either one, `[replicas, blocks]` each."""
+
+    generated: NDArray[np.float64]
+    truth: NDArray[np.float64]
+
+    def of(self, generated: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Its sums `[replicas, entries]` of blocks `[blocks, entries]`."""
+        return np.asarray(self.generated @ generated + self.truth @ truth)
+
+
 @dataclass(frozen=True)
 class Resampling:
     """How blocks are drawn: `paired` where block k of both samples has the same incident particles.
@@ -159,14 +170,37 @@ class Resampling:
         """
         rng = np.random.default_rng([self.seed, 2])
         if not self.paired:
-            place = rng.permuted(np.tile(np.arange(blocks), (self.replicas, 1)), axis=1)
-            half = round(blocks * share / 2)
-            return (place < half).astype(np.float64), ((place >= half) & (place < 2 * half)).astype(np.float64)
+            return self._halves(blocks, share, rng)
         pairs = blocks // 2
         used = rng.permuted(np.tile(np.arange(pairs), (self.replicas, 1)), axis=1) < max(1, round(pairs * share))
         side = rng.integers(0, 2, size=(self.replicas, pairs))
         first, second = used * side, used * (1 - side)
         return _interleaved(first, second), _interleaved(second, first)
+
+    def exchanges(self, blocks: int, share: float = 1.0) -> tuple[Exchange, Exchange]:
+        """Blocks `[replicas, blocks]` of two samples that each have half of either one's, of a `share` of all.
+
+        Both hold as many blocks of the generated sample as of the truth, so what tells these apart adds nothing.
+        Where particles are paired, a sample that has a block of one lacks that of the other; with a share of one
+        half (no others there are) one sample has a block and the other its neighbour, as the halves of `splits` do.
+        """
+        rng = np.random.default_rng([self.seed, 5])
+        if not self.paired:
+            (a, b), (c, d) = (self._halves(blocks, share, rng) for _ in range(2))
+            return Exchange(a, c), Exchange(b, d)
+        if share > 0.75:
+            first, second = self._halves(blocks, 1.0, rng)
+            return Exchange(first, second), Exchange(second, first)
+        here, there = self.splits(blocks)
+        made, other = (np.repeat(self._halves(blocks // 2, 1.0, rng)[0], 2, axis=1) for _ in range(2))
+        return Exchange(here * made, here * (1 - made)), Exchange(there * other, there * (1 - other))
+
+    def _halves(
+        self, blocks: int, share: float, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        place = rng.permuted(np.tile(np.arange(blocks), (self.replicas, 1)), axis=1)
+        half = max(1, round(blocks * share / 2))
+        return (place < half).astype(np.float64), ((place >= half) & (place < 2 * half)).astype(np.float64)
 
 
 def _interleaved(even: NDArray[Any], odd: NDArray[Any]) -> NDArray[np.float64]:
@@ -174,6 +208,7 @@ def _interleaved(even: NDArray[Any], odd: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def floor_of(
+    generated: NDArray[np.float64],
     truth: NDArray[np.float64],
     distance: Distance,
     power: float,
@@ -183,41 +218,54 @@ def floor_of(
     """Mean and standard deviation of the distance between two Geant4 samples of the compared sizes.
 
     Args:
-        truth: histograms `[blocks, bins]`, an even number of blocks.
+        generated: histograms `[blocks, bins]`, an even number of blocks.
+        truth: the same of Geant4.
         distance: of two histograms.
         power: how it falls with size where bins are filled: as (1/n + 1/m)**power.
         resampling: sizes and draws.
         independent: histograms of another Geant4 sample; its distance to the truth then takes the place of the mean.
 
-    Measured between random halves of the truth and carried to the sizes n and m. For the Jensen-Shannon divergence
-    of independent entries in filled bins the mean is (bins - 1)/8 (1/n + 1/m). With less than a few entries a bin it
-    falls more slowly: the power between quarters and halves is measured, and half of what it lacks is taken off
-    (it tends to the full power as bins fill; 2,000 bins and 2,000 showers need this).
+    Its level is the distance of random halves of the truth alone, so it does not depend on the model. How it changes
+    from the halves to the sizes n and m depends on how well bins are filled (in sparse ones it falls slower than by the
+    power) and, where samples are paired, on how equal a pair is. Both are seen in samples made of both with blocks
+    exchanged at random: their distances at the two sizes give the factor. If the samples are of one distribution, the
+    result is the mean of the distance itself (n and m unequal count as equal sizes of the same 1/n + 1/m).
     """
-    blocks = truth.shape[0]
-    values = _split_distances(truth, distance, resampling.splits(blocks))
-    lack = 0.0
-    if blocks >= MIN_BLOCKS_FOR_POWER:
-        quarters = _split_distances(truth, distance, resampling.splits(blocks, 0.5))
-        measured_power = np.log2(max(quarters.mean(), EMPTY_BIN) / max(values.mean(), EMPTY_BIN))
-        lack = min(max(power - measured_power, 0.0), power)
-    power -= 0.5 * lack
-    values = values * resampling.size_ratio**power
-    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    blocks, n, m = truth.shape[0], resampling.n_generated, resampling.n_truth
+    first, second = resampling.splits(blocks, min(1.0, 1 / resampling.size_ratio))
+    own = distance(first @ truth, second @ truth)
+    sizes = float(first[0].sum()) * m / blocks, 2 / (1 / n + 1 / m)
+    part, whole = (_exchanged(generated, truth, distance, power, resampling, size) for size in sizes)
+    known = min(part.mean(), whole.mean()) > 0
+    factor = float(whole.mean() / part.mean()) if known else (sizes[0] / sizes[1]) ** power
+    mean = float(own.mean()) * factor
+    scatter = whole if known else own
+    spread = float(scatter.std(ddof=1)) * mean / max(float(scatter.mean()), np.finfo(np.float64).tiny)
     if independent is not None:
-        measured = distance(independent.sum(axis=0), truth.sum(axis=0))
-        mean = float(measured) * resampling.floor_ratio**power
+        step = math.log(sizes[0] / sizes[1])
+        measured = math.log(factor) / step if abs(step) > SMALL_STEP else power
+        between = distance(independent.sum(axis=0), truth.sum(axis=0))
+        mean = float(between) * resampling.floor_ratio**measured
     return mean, spread
 
 
-MIN_BLOCKS_FOR_POWER = 20
-"""With fewer blocks, quarters are too uneven to measure how a distance falls with size."""
+SMALL_STEP = 0.1
+"""Sizes closer than this (in ln) do not tell how a distance falls with size."""
 
 
-def _split_distances(
-    truth: NDArray[np.float64], distance: Distance, splits: tuple[NDArray[np.float64], NDArray[np.float64]]
+def _exchanged(
+    generated: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    distance: Distance,
+    power: float,
+    resampling: Resampling,
+    size: float,
 ) -> NDArray[np.float64]:
-    return distance(splits[0] @ truth, splits[1] @ truth)
+    """Distances `[replicas]` of two samples of `size` showers each, half the blocks of each from either sample."""
+    blocks, n, m = truth.shape[0], resampling.n_generated, resampling.n_truth
+    first, second = resampling.exchanges(blocks, 2 * size / (n + m))
+    reached = (n * float(first.generated[0].sum()) + m * float(first.truth[0].sum())) / blocks  # in whole blocks
+    return distance(first.of(generated, truth), second.of(generated, truth)) * (reached / size) ** power
 
 
 def bootstrap_error(
@@ -241,7 +289,7 @@ def divergence_score(
     counts their noise again: of a variance 2 k + 4 c (chi-squared with k degrees of freedom, non-centrality c) the
     bootstrap sees 6 k + 4 c. Twice the variance of the floor (2 k) is therefore taken off its variance.
     """
-    floor, spread = floor_of(truth, jensen_shannon, 1.0, resampling, independent)
+    floor, spread = floor_of(generated, truth, jensen_shannon, 1.0, resampling, independent)
     raw = bootstrap_error(generated, truth, jensen_shannon, resampling)
     error = np.sqrt(max(raw**2 - 2 * spread**2, spread**2))
     value = float(jensen_shannon(generated.sum(axis=0), truth.sum(axis=0)))
@@ -261,7 +309,7 @@ def wasserstein_score(
     Its error is the bootstrap's, at least the floor's spread; close to the floor it is rather too large.
     """
     distance = wasserstein(position)
-    floor, spread = floor_of(truth, distance, 0.5, resampling, independent)
+    floor, spread = floor_of(generated, truth, distance, 0.5, resampling, independent)
     error = max(bootstrap_error(generated, truth, distance, resampling), spread)
     value = float(distance(generated.sum(axis=0), truth.sum(axis=0)))
     return Score(name, "wasserstein", "sigma", value, error, floor, spread)

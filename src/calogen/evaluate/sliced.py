@@ -93,7 +93,7 @@ def sliced_score(
     blocks_x, blocks_y, *blocks_rest = (_histograms(v, edges, n_blocks) for v in (x, y, *rest))
     resampling = Resampling(len(y), len(x), paired, replicas, seed, len(rest[0]) if rest else 0)
     distance = _of_histograms(edges)
-    floor, spread = floor_of(blocks_x, distance, 0.5, resampling, blocks_rest[0] if blocks_rest else None)
+    floor, spread = floor_of(blocks_y, blocks_x, distance, 0.5, resampling, blocks_rest[0] if blocks_rest else None)
     error = max(bootstrap_error(blocks_y, blocks_x, distance, resampling), spread)
     return Score(observable, "sliced_wasserstein", "sigma", _distance(x, y), error, floor, spread)
 

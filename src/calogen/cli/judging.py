@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Protocol = Literal["auto", "points", "voxels"]
 Classifier = Literal["fast", "published", "none"]
+COMPETITION_REPEATS = 3
+"""Trainings of the classifier of all models, at most: each is of all samples."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from calogen.cli.judging import Judged, Options, about, competing, training_bar
+from calogen.cli.judging import COMPETITION_REPEATS, Judged, Options, about, competing, training_bar
 from calogen.cli.samples import Files, Sample
 
 if TYPE_CHECKING:
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from calogen.evaluate.findings import Findings
     from calogen.evaluate.observables import Observed
     from calogen.evaluate.parts import Collected, Part
-
-COMPETITION_REPEATS = 3
-"""Trainings of the classifier of all models, as its library default."""
 
 
 def judge_points(files: Files, options: Options) -> Judged:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.cli.judging import Judged, Options, about
+from calogen.cli.judging import COMPETITION_REPEATS, Judged, Options, about, training_bar
 from calogen.cli.samples import Files, Sample
 
 if TYPE_CHECKING:
     from calogen.data.voxels import Voxels
     from calogen.evaluate.findings import Findings
     from calogen.evaluate.incidents import Matched
+    from calogen.evaluate.voxel_classifiers import VoxelClassifiers
     from calogen.evaluate.voxel_sample import VoxelSample
 
 INCIDENT_INPUTS = 1
@@ -31,8 +32,8 @@ def judge_voxels(files: Files, options: Options) -> Judged:
     from calogen.evaluate.judgement import Comparison
 
     truth = None if options.match else _observed(files.truth, options)
-    training = None if files.training is None else _observed(files.training, options)
-    comparisons = []
+    training = None if files.training is None else _observed(files.training, options, whole=False)
+    comparisons, observed = [], {}
     for model in files.models:
         if truth is None:
             matched = _matched(model, files.truth, options)
@@ -41,23 +42,46 @@ def judge_voxels(files: Files, options: Options) -> Judged:
         else:
             made, true, remarks = _observed(model, options), truth, ()
         with about(model, files.truth):
-            findings = _findings(made, true, training, options)
+            findings = _findings(model.label, made, true, training, options)
         first = replace(findings[0], notes=(*remarks, *findings[0].notes))
         comparisons.append(
             Comparison(model.label, model.n_showers, (first, *findings[1:]), provenance=model.provenance())
         )
-    return Judged(tuple(comparisons))
+        observed[model.label] = made
+    # Matched models have a truth each: nothing that they could compete for together.
+    return Judged(tuple(comparisons), None if truth is None else _competition(observed, truth, options))
 
 
 def _findings(
-    made: VoxelSample, true: VoxelSample, training: VoxelSample | None, options: Options
+    label: str, made: VoxelSample, true: VoxelSample, training: VoxelSample | None, options: Options
 ) -> tuple[Findings, ...]:
-    from calogen.evaluate.calochallenge import judge_observed
+    from calogen.evaluate.calochallenge import REPLICAS, judge_observed
     from calogen.evaluate.copies import copies
+    from calogen.evaluate.voxel_sample import VoxelPair
 
+    found = judge_observed(made, true, seed=options.seed)
+    if classifiers := _classifiers(options):
+        pair = VoxelPair.of(made, true, seed=options.seed, replicas=REPLICAS)
+        with training_bar(label, options, classifiers.trainings) as bar:
+            found = (*found, *replace(classifiers, progress=bar).findings(pair))
     known = None if training is None else _observables(training)
-    repeated = copies(_observables(made), _observables(true), known, seed=options.seed)
-    return (*judge_observed(made, true, seed=options.seed), repeated)
+    return (*found, copies(_observables(made), _observables(true), known, seed=options.seed))
+
+
+def _classifiers(options: Options) -> VoxelClassifiers | None:
+    from calogen.evaluate.voxel_classifiers import VoxelClassifiers
+
+    return None if options.classifier == "none" else VoxelClassifiers(options.classifier, options.repeats)
+
+
+def _competition(models: dict[str, VoxelSample], truth: VoxelSample, options: Options) -> Findings | None:
+    from calogen.evaluate.voxel_classifiers import competition
+
+    if options.classifier == "none" or len(models) < 2:
+        return None
+    repeats = min(options.repeats, COMPETITION_REPEATS)
+    with training_bar("of all models", options, repeats) as bar:
+        return competition(models, truth, options.classifier, repeats=repeats, seed=options.seed, progress=bar)
 
 
 def _observables(sample: VoxelSample) -> NDArray[np.float32]:
@@ -69,14 +93,19 @@ def _observables(sample: VoxelSample) -> NDArray[np.float32]:
 # ---- reading ----
 
 
-def _observed(sample: Sample, options: Options, rows: NDArray[np.int64] | None = None) -> VoxelSample:
-    """A sample, or some of its showers (ascending)."""
-    from calogen.evaluate.calochallenge import observe_voxels
+def _observed(
+    sample: Sample, options: Options, rows: NDArray[np.int64] | None = None, *, whole: bool = True
+) -> VoxelSample:
+    """A sample, or some of its showers (ascending); with whole showers for the classifiers, if these are wanted."""
+    from calogen.evaluate.voxel_sample import KEPT_SHOWERS, observe_voxels
+
+    classifiers = _classifiers(options) if whole else None
+    keep = KEPT_SHOWERS if classifiers is None else classifiers.keep
 
     batches = sample.raw(quiet=options.quiet)
     with about(sample):
         chosen = batches if rows is None else _rows(batches, rows)
-        return observe_voxels(chosen, sample.label, seed=options.seed)
+        return observe_voxels(chosen, sample.label, seed=options.seed, keep=keep)
 
 
 def _rows(batches: Iterator[Voxels], rows: NDArray[np.int64]) -> Iterator[Voxels]:

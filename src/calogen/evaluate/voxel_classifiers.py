@@ -90,6 +90,11 @@ class VoxelClassifiers:
         """How many whole showers `observe_voxels` must keep; None is all."""
         return FAST_SHOWERS if self.size == "fast" else None
 
+    @property
+    def trainings(self) -> int:
+        """How many networks are trained, those of the floor not counted."""
+        return sum(self._repeats(which) for which in self.which)
+
     def findings(self, pair: VoxelPair) -> tuple[Findings, ...]:
         """AUC and JSD of each classifier, its weights, and what the showers it recognises have in common.
 

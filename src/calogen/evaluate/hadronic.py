@@ -63,16 +63,16 @@ PROFILES: dict[str, tuple[str, str]] = {
 def quantile_divergence(p: NDArray[Any], q: NDArray[Any]) -> NDArray[np.float64]:
     """Kullback-Leibler divergence of the truth `q` from `p`, counts `[..., bins]`: sum q ln(q / p), natural logarithm.
 
-    An empty bin of `p` counts as `HALF_AN_ENTRY`, so the divergence stays finite and no single shower decides it.
+    A bin that only `p` leaves empty counts as `HALF_AN_ENTRY`, so the divergence stays finite and no single shower decides it.
 
     >>> round(float(quantile_divergence(np.array([1, 1]), np.array([3, 1]))), 6)
     0.130812
     """
     p, q = (np.asarray(v, dtype=np.float64) for v in (p, q))
-    p = np.where(p > 0, p, HALF_AN_ENTRY)
+    p = np.where((p > 0) | (q == 0), p, HALF_AN_ENTRY)
     p, q = (v / np.maximum(v.sum(axis=-1, keepdims=True), EMPTY_BIN) for v in (p, q))
-    safe = np.where(q > 0, q, 1.0)
-    return np.asarray(np.sum(q * np.log(safe / p), axis=-1))
+    here = q > 0
+    return np.asarray(np.sum(q * np.log(np.where(here, q, 1.0) / np.where(here, p, 1.0)), axis=-1))
 
 
 @dataclass(frozen=True)

@@ -184,8 +184,15 @@ def _card(c: Comparison, timing: Sequence[Timing], posterior: Score | None) -> d
             worst = max((b for b in c.evaluation.decades if b.quantity == quantity), key=_off, default=None)
             if worst:
                 facts.append((f"{words}, worst decade", f"{signed(100 * (worst.ratio - 1))} %", mean_tone(worst)))
-    if auc := next((s for s in scores if s.metric.lower() == "auc"), None):
-        facts.append(("classifier AUC", with_error(auc.value, auc.error), tone(auc)))
+    if aucs := [s for s in scores if s.metric.lower() == "auc" and math.isfinite(s.value)]:
+        auc = max(aucs, key=lambda s: s.value)
+        facts.append(
+            (
+                "classifier AUC" if len(aucs) == 1 else "highest classifier AUC",
+                with_error(auc.value, auc.error),
+                tone(auc),
+            )
+        )
     if posterior is not None:
         facts.append(("log-posterior among all", with_error(posterior.value, posterior.error), tone(posterior)))
     if speed := _speed(c.label, timing):

@@ -26,8 +26,8 @@ from calogen.evaluate.voxel_sample import VoxelSample, observe_voxels
 
 PAIRS = {
     "high": ("fast-high", "published-high"),
-    "low": ("fast", "published-low"),
-    "low_normalised": ("fast", "published-low"),
+    "low": ("fast-low", "published-low"),
+    "low_normalised": ("fast-low", "published-low"),
     "resnet": ("fast-resnet", "published-resnet"),
 }
 

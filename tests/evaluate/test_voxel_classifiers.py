@@ -46,11 +46,13 @@ def pair_of(generated: Voxels, truth: Voxels, *, keep: int | None = None) -> Vox
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Networks of a few hundred numbers."""
-    quick = replace(PRESETS["fast"], hidden=(16,), epochs=15, patience=3, learning_rate=5e-3)
+    quick = replace(PRESETS["fast-low"], hidden=(16,), epochs=15, patience=3, learning_rate=5e-3)
     high = replace(PRESETS["fast-high"], hidden=(16,), epochs=40, patience=5, learning_rate=3e-3)
     tiny = replace(PRESETS["fast-resnet"], planes=(4, 4, 4, 4), epochs=2)
     monkeypatch.setattr("calogen.evaluate.classifier_scores.PERMUTATIONS", 30)
-    monkeypatch.setattr(voxel_classifiers, "PRESETS", PRESETS | {"fast": quick, "fast-high": high, "fast-resnet": tiny})
+    monkeypatch.setattr(
+        voxel_classifiers, "PRESETS", PRESETS | {"fast-low": quick, "fast-high": high, "fast-resnet": tiny}
+    )
 
 
 def test_low_level_rows_are_those_of_dense_voxels():

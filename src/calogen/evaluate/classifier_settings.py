@@ -104,6 +104,16 @@ PRESETS: dict[str, ClassifierSettings] = {
         batch=128,
         epochs=100,
     ),
+    # The same for thousands of voxels over the incident energy, whose sizes mean something: not standardised.
+    "fast-low": ClassifierSettings(
+        hidden=(64, 64),
+        dropout=0.1,
+        learning_rate=2e-3,
+        weight_decay=1e-2,
+        batch=128,
+        epochs=40,
+        patience=6,
+    ),
     # The same for hundreds of features that vary together, as energies of layers do.
     "fast-high": ClassifierSettings(
         hidden=(64, 64),
@@ -112,7 +122,7 @@ PRESETS: dict[str, ClassifierSettings] = {
         learning_rate=3e-4,
         weight_decay=0.1,
         batch=128,
-        epochs=100,
+        epochs=60,
     ),
     "fast-resnet": ClassifierSettings(
         network="resnet3d",
@@ -120,8 +130,8 @@ PRESETS: dict[str, ClassifierSettings] = {
         planes=(8, 16, 16, 32),
         learning_rate=1e-3,
         batch=128,
-        epochs=20,
-        patience=5,
+        epochs=8,
+        patience=3,
     ),
 }
 """Settings by name; `dataclasses.replace` changes one. benchmarks/classifiers.py measures what the small ones lose."""

@@ -218,7 +218,7 @@ def competition(
 def _settings(which: str, size: Size, detector: Detector) -> ClassifierSettings | None:
     """Of one classifier; None where there is no grid for the ResNet."""
     if which != "resnet":
-        fast = "fast-high" if which == "high" else "fast"
+        fast = "fast-high" if which == "high" else "fast-low"
         return PRESETS[fast if size == "fast" else f"published-{which.split('_')[0]}"]
     cells = {layer.cells for layer in detector.layers}
     first = next(iter(cells))

@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from calogen import ILD_ECAL, Incident, Showers
 from calogen.evaluate.points import judge_part
-from calogen.evaluate.response import core, energy_bins, resolution, stochastic_fit
+from calogen.evaluate.response import _mean_and_width, core, energy_bins, resolution, stochastic_fit
 
 CORE_SIGMA = float(np.sqrt(1 - 2 * norm.ppf(0.95) * norm.pdf(norm.ppf(0.95)) / 0.9))
 """Standard deviation of the central 90 % of a unit Gaussian."""
@@ -71,3 +71,10 @@ def test_scores_tell_linearity_from_resolution():
     wider = {s.observable: s for s in _scores(_sample(4, stochastic=0.3))}
     assert wider["stochastic_term"].significance > 3
     assert wider["stochastic_term"].value == pytest.approx(0.1 * CORE_SIGMA, abs=0.03)
+
+
+def test_a_small_bin_is_as_wide_as_a_large_one():
+    """Samples of other sizes than the truth are compared bin by bin: the width must not depend on the number."""
+    draws = 1 + 0.1 * np.random.default_rng(7).normal(size=(2000, 1050))
+    small, large = (np.mean([_mean_and_width(v)[1] for v in part]) for part in (draws[:, :50], draws[:500, 50:]))
+    assert small == pytest.approx(large, rel=0.025)

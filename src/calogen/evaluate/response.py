@@ -135,9 +135,17 @@ def _inside(s: Observed, limits: tuple[float, float]) -> NDArray[np.bool_]:
 
 
 def _mean_and_width(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    inside = core(values)
-    mean = inside.mean()
-    return np.array([mean, inside.std(ddof=1) / mean if mean > 0 else np.nan])
+    """Mean and sigma / mean of exactly 90 % of the showers: the outermost count in part.
+
+    Whole showers would be up to 4 % more of a bin of 50, whose width would seem larger by as much than one of 500.
+    """
+    ordered, n = np.sort(values), values.size
+    place = np.arange(n)
+    share = np.clip(np.minimum(place + 1, CORE[1] * n) - np.maximum(place, CORE[0] * n), 0.0, 1.0)
+    total = share.sum()
+    mean = share @ ordered / total
+    width = np.sqrt(share @ (ordered - mean) ** 2 / (total - 1))
+    return np.array([mean, width / mean if mean > 0 else np.nan])
 
 
 class _Measured(NamedTuple):

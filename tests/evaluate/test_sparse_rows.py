@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calogen.evaluate import sparse_rows
-from calogen.evaluate.sparse_rows import SparseRows, sparse_and_counts
+from calogen.evaluate.sparse_rows import SparseRows
 
 
 def dense(n: int, cells: int, seed: int) -> np.ndarray:
@@ -29,14 +29,11 @@ def test_rows_come_back_in_any_selection(n, cells, seed, data):
     np.testing.assert_array_equal(SparseRows.concatenate([rows.take(slice(low)), rows.take(slice(low, None))])[:], x)
 
 
-def test_entries_are_counted_by_group_and_cut_by_cell(monkeypatch):
+def test_entries_are_cut_by_cell_in_pieces(monkeypatch):
     monkeypatch.setattr(sparse_rows, "PIECE_CELLS", 25)
     x = dense(23, 10, 1)
     least = np.linspace(0.1, 0.6, 10, dtype=np.float32)
-    rows, counts = sparse_and_counts(x, least, np.array([0, 3, 9]))
-    kept = np.where(x >= least, x, 0)
-    np.testing.assert_array_equal(rows[:], kept)
-    np.testing.assert_array_equal(counts, np.add.reduceat(kept > 0, [0, 3, 9], axis=1, dtype=int))
+    np.testing.assert_array_equal(SparseRows.of(x, least)[:], np.where(x >= least, x, 0))
 
 
 def test_many_cells_have_longer_numbers():

@@ -1,8 +1,8 @@
 """High-level features of voxels as the CaloChallenge defines them (arXiv:2410.21611), from one pass over the cells.
 
-Energies, centres and widths of a layer follow from seven sums that are linear in the cell energies: the product of a
-sparse matrix, whose rows are the hits of a shower in a layer, and a matrix of weights, in float64. The challenge's eta
-and phi are our local x and y: distances in mm along the beam and across it.
+Energies, centres and widths of a layer follow from seven sums that are linear in the cell energies: each run of equal
+layers is one matrix product, a cache-sized piece at a time, in float64. The challenge's eta and phi are our local x
+and y: distances in mm along the beam and across it.
 """
 
 from __future__ import annotations
@@ -10,24 +10,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from calogen.data.incident import Incident
 from calogen.data.voxels import Voxels
 from calogen.detector.geometry import Detector, Layer, PolarCells
-from calogen.evaluate.voxel_hits import VoxelHits, cut
+from calogen.evaluate.voxel_hits import cut, least_energy
 from calogen.units import GEV_PER_MEV, MEV_PER_GEV
 
+PIECE_CELLS = 1 << 16
+"""Cells handled at once: their float64 copy stays in the processor's cache."""
 NO_ENERGY_GEV = 1e-16 * GEV_PER_MEV
 """Added to a layer's energy before dividing by it (1e-16 MeV in the challenge's code)."""
 LOG_FLOOR_MEV = 1e-8
 """Added to energies before their logarithm is taken, in the inputs of the challenge's classifiers."""
 MM_PER_INPUT = 100.0
 """Centres and widths are given to the challenge's classifiers in units of 100 mm."""
+
+_MOMENTS = 7  # of a layer: sums of E, xE, yE, rE, x^2 E, y^2 E, r^2 E
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,21 +128,41 @@ def _has_angle(layer: Layer) -> bool:
 # ---- from voxels to features ----
 
 
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Consecutive layers of equal cells and thresholds: `weights [cells, moments]` turn cells into sums."""
+
+    layers: slice
+    columns: slice
+    weights: NDArray[np.float64]
+    least_gev: np.float32
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.layers.stop - self.layers.start)
+
+
 @lru_cache(maxsize=8)
-def _weights(detector: Detector) -> NDArray[np.float64]:
-    """What a cell's energy is multiplied with in each of the seven sums, `[cells, 7]`."""
-    x, y = (np.concatenate(v) for v in zip(*(_centres(layer) for layer in detector.layers), strict=True))
-    angular = np.repeat([_has_angle(layer) for layer in detector.layers], detector.cells_per_layer)
+def _runs(detector: Detector) -> tuple[_Run, ...]:
+    runs = []
+    for _, group in groupby(enumerate(detector.layers), key=lambda item: (item[1].cells, item[1].threshold_gev)):
+        members = list(group)
+        first, stop = members[0][0], members[-1][0] + 1
+        columns = slice(int(detector.first_cell[first]), int(detector.first_cell[stop]))
+        layer = members[0][1]
+        runs.append(_Run(slice(first, stop), columns, _weights(layer), least_energy(layer.threshold_gev)))
+    return tuple(runs)
+
+
+def _weights(layer: Layer) -> NDArray[np.float64]:
+    x, y = layer.cells.centre(np.arange(layer.cells.n_cells))
     r = np.hypot(x, y)
-    x, y = x * angular, y * angular
+    if not _has_angle(layer):
+        x = y = np.zeros_like(r)
     return np.stack([np.ones_like(r), x, y, r, x * x, y * y, r * r], axis=1)
 
 
-def _centres(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return layer.cells.centre(np.arange(layer.cells.n_cells))
-
-
-def high_level(voxels: Voxels | VoxelHits) -> HighLevel:
+def high_level(voxels: Voxels) -> HighLevel:
     """The features of voxels, cells below their layer's threshold set to zero first (the challenge's cut).
 
     >>> from calogen.detector.catalog import CALOCHALLENGE_2
@@ -148,17 +172,13 @@ def high_level(voxels: Voxels | VoxelHits) -> HighLevel:
     >>> round(float(features.centre_r[0, 0]), 3), float(features.width_r[0, 0]), int(features.hits.sum())
     (2.325, 0.0, 1)
     """
-    hits = voxels if isinstance(voxels, VoxelHits) else VoxelHits.of(voxels)
-    n, layers = hits.per_layer.shape
-    pointers = np.concatenate([np.zeros(1, np.int64), np.cumsum(hits.per_layer)])
-    kind = np.int32 if pointers[-1] < 1 << 31 else np.int64
-    rows = csr_array(
-        (hits.cells.value.astype(np.float64), hits.cells.cell.astype(kind), pointers.astype(kind)),
-        shape=(n * layers, hits.detector.n_cells),
-    )
-    moments = np.ascontiguousarray((rows @ _weights(hits.detector)).T).reshape(-1, n, layers)
+    n, detector = len(voxels), voxels.detector
+    moments = np.zeros((_MOMENTS, n, detector.n_layers))
+    hits = np.zeros((n, detector.n_layers), dtype=np.int32)
+    for run in _runs(detector):
+        _sum_run(voxels.energy[:, run.columns], run, moments[:, :, run.layers], hits[:, run.layers])
     _to_centres_and_widths(moments)
-    return HighLevel(hits.incident, hits.detector, moments[0], hits.per_layer.astype(np.int32), *moments[1:])
+    return HighLevel(voxels.incident, detector, moments[0], hits, *moments[1:])
 
 
 def observe_features(batches: Iterable[Voxels]) -> HighLevel:
@@ -168,6 +188,28 @@ def observe_features(batches: Iterable[Voxels]) -> HighLevel:
         ValueError: no showers, or batches of different detectors.
     """
     return HighLevel.concatenate([high_level(batch) for batch in batches])
+
+
+def _sum_run(energy: NDArray[np.float32], run: _Run, moments: NDArray[np.float64], hits: NDArray[np.int32]) -> None:
+    """Add up one run of layers, `energy [N, cells of the run]`, into `moments [moments, N, layers]`, piece by piece."""
+    n, width = energy.shape
+    cells = width // run.n_layers
+    step = max(1, PIECE_CELLS // width)
+    above = np.empty((step, width), dtype=np.bool_)
+    kept = np.empty((step, width), dtype=np.float32)
+    exact = np.empty((step, width), dtype=np.float64)
+    ones = np.ones(cells, dtype=np.float32)
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        used = stop - start
+        here, mask, doubles = energy[start:stop], kept[:used], exact[:used]
+        np.greater_equal(here, run.least_gev, out=above[:used])
+        np.copyto(mask, above[:used])
+        hits[start:stop] = (mask.reshape(-1, cells) @ ones).reshape(used, run.n_layers)
+        np.multiply(here, mask, out=mask)
+        np.copyto(doubles, mask)
+        sums = doubles.reshape(-1, cells) @ run.weights
+        moments[:, start:stop] = sums.T.reshape(_MOMENTS, used, run.n_layers)
 
 
 def _to_centres_and_widths(moments: NDArray[np.float64]) -> None:

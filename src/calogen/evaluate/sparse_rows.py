@@ -33,7 +33,22 @@ class SparseRows:
     @classmethod
     def of(cls, dense: NDArray[np.float32], least: NDArray[np.float32] | np.float32 | None = None) -> SparseRows:
         """The entries of `dense [N, cells]` that are `least` or more (of each cell, or of all); above 0 without it."""
-        return sparse_and_counts(dense, np.finfo(np.float32).smallest_subnormal if least is None else least)[0]
+        limit = np.finfo(np.float32).smallest_subnormal if least is None else least
+        n, width = dense.shape
+        kind = np.uint16 if width <= 1 << 16 else np.uint32
+        step = max(1, PIECE_CELLS // max(width, 1))
+        above = np.empty((step, width), dtype=np.bool_)
+        counts = np.zeros(n, dtype=np.int64)
+        cells, values = [np.zeros(0, kind)], [np.zeros(0, np.float32)]
+        for start in range(0, n, step):
+            piece = dense[start : start + step]
+            here = np.flatnonzero(np.greater_equal(piece, limit, out=above[: len(piece)]))
+            rows = np.arange(len(piece) + 1) * width
+            own = np.diff(np.searchsorted(here, rows))
+            counts[start : start + step] = own
+            cells.append((here - np.repeat(rows[:-1], own)).astype(kind))
+            values.append(piece.reshape(-1)[here])
+        return cls(_offsets(counts), np.concatenate(cells), np.concatenate(values), width)
 
     @classmethod
     def concatenate(cls, parts: Sequence[SparseRows]) -> SparseRows:
@@ -82,35 +97,6 @@ class SparseRows:
         counts = self.offsets[index + 1] - self.offsets[index]
         shift = self.offsets[index] - _offsets(counts)[:-1]
         return np.arange(counts.sum()) + np.repeat(shift, counts), counts
-
-
-def sparse_and_counts(
-    dense: NDArray[np.float32],
-    least: NDArray[np.float32] | np.float32,
-    first: NDArray[np.int64] | None = None,
-) -> tuple[SparseRows, NDArray[np.int64]]:
-    """`SparseRows.of`, and how many entries each row has in each group of cells, `[N, groups]`.
-
-    `first [groups]` are the first cells of the groups (of layers, say); without it all cells are one.
-    """
-    n, width = dense.shape
-    starts = np.zeros(1, dtype=np.int64) if first is None else first
-    kind = np.uint16 if width <= 1 << 16 else np.uint32
-    step = max(1, PIECE_CELLS // max(width, 1))
-    counts = np.zeros((n, starts.size), dtype=np.int64)
-    above = np.empty((step, width), dtype=np.bool_)
-    cells, values = [np.zeros(0, kind)], [np.zeros(0, np.float32)]
-    for start in range(0, n, step):
-        piece = dense[start : start + step]
-        rows = np.arange(len(piece)) * width
-        here = np.flatnonzero(np.greater_equal(piece, least, out=above[: len(piece)]))
-        begins = np.append(np.searchsorted(here, (rows[:, None] + starts).ravel()), here.size)
-        own = np.diff(begins).reshape(len(piece), starts.size)
-        counts[start : start + step] = own
-        cells.append((here - np.repeat(rows, own.sum(axis=1))).astype(kind))
-        values.append(piece.reshape(-1)[here])
-    offsets = _offsets(counts.sum(axis=1))
-    return SparseRows(offsets, np.concatenate(cells), np.concatenate(values), width), counts
 
 
 def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from calogen.data.voxels import Voxels
 from calogen.detector.catalog import DS23_THRESHOLD_GEV
 from calogen.detector.geometry import Detector
-from calogen.evaluate.voxel_hits import VoxelHits, least_energy
+from calogen.evaluate.sparse_rows import SparseRows
+from calogen.evaluate.voxel_hits import hits_of, least_energy
 
 FINE_PER_OCTAVE = 1 << 16
 """Counters between an energy and its double, for the totals."""
@@ -57,14 +58,14 @@ class VoxelSpectrum:
         self._fine: NDArray[np.int64] | None = None
         self._rows: list[NDArray[Any]] = []
 
-    def add(self, voxels: Voxels | VoxelHits) -> None:
-        """Count one batch.
+    def add(self, voxels: Voxels | SparseRows) -> None:
+        """Count one batch, of which the hits suffice (`voxel_hits.hits_of`).
 
         Raises:
             ValueError: a voxel that no shower can have.
         """
-        hits = voxels if isinstance(voxels, VoxelHits) else VoxelHits.of(voxels)
-        values, offsets = hits.cells.value, hits.cells.offsets
+        hits = hits_of(voxels) if isinstance(voxels, Voxels) else voxels
+        values, offsets = hits.value, hits.offsets
         highest = float(values.max(initial=0))
         if highest >= 2.0**TOP_OCTAVE:
             raise ValueError(f"a voxel of {highest:g} GeV is above {2.0**TOP_OCTAVE:g} GeV: check its energy unit")
@@ -108,14 +109,14 @@ class VoxelSpectrum:
         place = np.clip(self._place(edges_gev, COARSE_PER_OCTAVE), 0, size - 1).astype(np.int64)
         compare = np.zeros(size, dtype=np.bool_)
         compare[place] = True
-        counted = np.zeros(size, dtype=np.int64)
         compared = [np.zeros(0, np.float32)]
         for values in self._values:
             for start in range(0, values.size, PIECE_VALUES):
                 piece = values[start : start + PIECE_VALUES]
-                key = self._key(piece, COARSE_PER_OCTAVE)
-                counted += np.bincount(key, minlength=size)
-                compared.append(piece[compare[key]])
+                compared.append(piece[np.flatnonzero(compare[self._key(piece, COARSE_PER_OCTAVE)])])
+        counted = self.rows.sum(axis=0, dtype=np.int64)
+        if self._fine is not None:
+            counted -= self._fine.reshape(size, -1).sum(axis=1)
         near = np.sort(np.concatenate(compared))
         below = np.searchsorted(near, edges_gev, side="left")
         below[-1] = np.searchsorted(near, edges_gev[-1], side="right")

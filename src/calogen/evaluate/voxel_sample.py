@@ -16,7 +16,7 @@ from calogen.evaluate.incidents import aligned_order, check_same_detector, check
 from calogen.evaluate.metrics import Resampling
 from calogen.evaluate.sparse_rows import SparseRows
 from calogen.evaluate.spectrum import VoxelSpectrum
-from calogen.evaluate.voxel_hits import VoxelHits
+from calogen.evaluate.voxel_hits import hits_of
 
 KEPT_SHOWERS = 2000
 """Whole showers kept of a sample, for distances between showers."""
@@ -86,10 +86,10 @@ def observe_voxels(
             spectrum, kept = VoxelSpectrum(batch.detector), _Reservoir(batch.detector, seed, keep)
         elif batch.detector != parts[0].detector:
             raise ValueError(f"the {what} mixes voxels of {parts[0].detector.name!r} and {batch.detector.name!r}")
-        hits = VoxelHits.of(batch)
-        parts.append(high_level(hits))
+        hits = hits_of(batch)
+        parts.append(high_level(batch))
         spectrum.add(hits)
-        kept.add(hits.cells)
+        kept.add(hits)
     if spectrum is None or kept is None:
         raise ValueError(f"the {what} is empty: no showers to judge")
     return VoxelSample(HighLevel.concatenate(parts), spectrum, *kept.result())

@@ -136,14 +136,14 @@ PRESETS: dict[str, ClassifierSettings] = {
 }
 """Settings by name; `dataclasses.replace` changes one.
 
-What the small ones lose (benchmarks/classifiers.py; AUC of one training, +- 0.02, with CPU seconds of one thread): 1,750
-Geant4 electrons of 1 to 100 GeV in data set 2 against as many others whose energies are 6 % too large, which the ratio
-of visible to incident energy alone recognises with 0.81.
+What the small ones lose (benchmarks/classifiers.py: AUC of one training, +- 0.02, and CPU seconds on one thread): 1,750
+Geant4 electrons of 1 to 100 GeV in data set 2, against as many others with energies 6 % too large, which the ratio of
+visible to incident energy alone recognises with 0.81.
 
     high            fast-high    0.67,  4 s    published-high    0.47,  26 s
     low             fast-low     0.66,  4 s    published-low     0.65, 145 s
     low_normalised  fast-low     0.48,  1 s    published-low     not measured
     resnet          fast-resnet  0.51, 21 s    published-resnet  0.51,  84 s (8 of 50 epochs)
 
-With so few showers nothing is lost: the published networks need the published 120,000.
+With so few showers nothing is lost: the published networks were made for 120,000, where this was not measured.
 """

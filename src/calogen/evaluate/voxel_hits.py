@@ -13,7 +13,8 @@ from calogen.evaluate.sparse_rows import SparseRows
 def hits_of(voxels: Voxels) -> SparseRows:
     """The cells at or above the readout threshold, in GeV.
 
-    >>>     >>> from calogen.detector.catalog import CALOCHALLENGE_2
+    >>> from calogen.data.incident import Incident
+    >>> from calogen.detector.catalog import CALOCHALLENGE_2
     >>> energy = np.zeros((1, 6480), dtype=np.float32)
     >>> energy[0, :200:50] = 1e-6, 1e-3, 0.1, 2.0
     >>> hits_of(Voxels(energy, Incident.gun(1, pdg=11), CALOCHALLENGE_2)).cell.tolist()

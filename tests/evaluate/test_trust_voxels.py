@@ -139,9 +139,10 @@ def test_every_other_shower_twice(samples):
     for key, score in found.items():
         assert score.value == pytest.approx(of_half[key].value, rel=1e-6), key
         assert of_half[key].significance < 3, key
-    true_voxels, true_features = log_voxels(truth.energy), classifier_features(truth).values[:, 1:]
+    true_voxels = log_voxels(truth.energy)[:, ::3]  # a third of the cells tells as much of a shower, in less time
+    true_features = classifier_features(truth).values[:, 1:]
     for m, repeated in ((model, False), (twice, True)):
-        coverage = prdc_scores(true_voxels, log_voxels(m.energy), repeats=10)[3]
+        coverage = prdc_scores(true_voxels, log_voxels(m.energy)[:, ::3], repeats=5)[3]
         share = repeats(classifier_features(m).values[:, 1:], true_features)
         assert (share.significance > 10) is repeated
         assert (coverage.significance > 2) is repeated

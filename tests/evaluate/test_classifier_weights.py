@@ -81,7 +81,7 @@ def test_nothing_is_said_about_equal_samples():
     (generated, e_generated), (truth, e_truth) = layers(1500, 6), layers(1500, 7)
     weights = weights_of(classify_repeats(generated, truth, QUICK, repeats=2, seed=5))
     notes = classifier_tails(weights, Observables(generated, truth, NAMES, None, e_generated, e_truth)).notes
-    assert sum("not significantly more of them" in n for n in notes) == 2
+    assert sum("no more than chance" in n for n in notes) == 2
     assert not any("layers" in n for n in notes)
 
 

@@ -28,6 +28,8 @@ ALIKE = 0.5
 BINS = 30
 OUTSIDE = 2e-3
 """Share of the truth and of the tails left outside a drawn histogram at each end."""
+ADDED_UP = ("energy", "hits")
+"""Observables that begin so are amounts: there is more or less of them."""
 FAMILY = 5
 """Numbered observables (layers, rings) from this many on are drawn as a profile."""
 LABELS = {
@@ -222,8 +224,8 @@ def _words(weights: Weights, o: Observables, tails: dict[str, _Tail], tail: floa
         if significance < SIGNIFICANT:
             end = "smallest" if key == "low" else "largest"
             sentences.append(
-                f"Where the {100 * tail:.0f} % {excess} showers of the {end} weights are, there are not significantly "
-                f"more of them than of the others ({significance:.1f} sigma)."
+                f"The {100 * tail:.0f} % {excess} showers of the {end} weights are no more than chance puts there "
+                f"({_signed(significance, 1)} sigma): there is nothing to say about them."
             )
             continue
         rarer = REFERENCE if key == "low" else f"the {MODEL}"
@@ -237,7 +239,7 @@ def _words(weights: Weights, o: Observables, tails: dict[str, _Tail], tail: floa
         comparison = "at the same incident energy" if o.incident_truth is not None else "on average"
         sentences += [
             f"The {who} ({frequency}) have {_difference(g, tails[key], o)} than {REFERENCE} {comparison} "
-            f"({g.shift:+.2f} standard deviations)."
+            f"({_signed(g.shift, 2)} standard deviations)."
             for g in groups
         ]
     return sentences
@@ -273,11 +275,18 @@ def _difference(g: _Group, tail: _Tail, o: Observables) -> str:
     share = o.truth[:, g.columns]
     if share.min() >= 0 and expected > 0:
         relative = 100 * (found / expected - 1)
+        percent = f"{abs(relative):.{1 if abs(relative) < 10 else 0}f} %"
+        if not g.words.startswith(ADDED_UP):
+            return f"a {percent} {'larger' if relative > 0 else 'smaller'} {g.words}"
         less = "fewer" if g.words.startswith("hits") else "less"
-        return f"{abs(relative):.{1 if abs(relative) < 10 else 0}f} % {'more' if relative > 0 else less} {g.words}"
+        return f"{percent} {'more' if relative > 0 else less} {g.words}"
     absolute = float((found - expected) / tail.values.shape[0])
     unit = f" {o.units[g.columns[0]]}" if o.units and o.units[g.columns[0]] else ""
     return f"a {g.words} {abs(absolute):.3g}{unit} {'larger' if absolute > 0 else 'smaller'}"
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _left_out(weights: Weights, o: Observables, model: Expectation) -> list[str]:

@@ -63,7 +63,8 @@ PROFILES: dict[str, tuple[str, str]] = {
 def quantile_divergence(p: NDArray[Any], q: NDArray[Any]) -> NDArray[np.float64]:
     """Kullback-Leibler divergence of the truth `q` from `p`, counts `[..., bins]`: sum q ln(q / p), natural logarithm.
 
-    A bin that only `p` leaves empty counts as `HALF_AN_ENTRY`, so the divergence stays finite and no single shower decides it.
+    A bin that only `p` leaves empty counts as `HALF_AN_ENTRY`, so the divergence stays finite and no
+    single shower decides it.
 
     >>> round(float(quantile_divergence(np.array([1, 1]), np.array([3, 1]))), 6)
     0.130812

@@ -24,6 +24,9 @@ from calogen.evaluate.shower_features import INCIDENT_FEATURES, Choice, shower_f
 REPEATS = 5
 """Trainings of each classifier: with the default split every shower is in a third sample once."""
 
+FAST_STEPS = 200
+"""Steps of an epoch of `fast` at most: of many showers its batches are larger, so that minutes suffice."""
+
 Size = Literal["fast", "published"]
 
 PUBLISHED: dict[Choice, str] = {"all": "published-high", "caloclouds2": "caloclouds2", "calohadronic": "calohadronic"}
@@ -64,13 +67,13 @@ class ShowerClassifier:
         if min(len(generated), len(truth)) < self.least:
             note = f"a classifier needs at least {self.least} showers of each sample: {len(generated)} and {len(truth)}"
             return Findings(self.name, title, f"{len(names)} observables of each shower.", notes=(note,))
-        trained = classify_repeats(
-            generated, truth, self.settings, repeats=self.repeats, seed=pair.seed, progress=self.progress
-        )
+        settings = in_steps(self.settings, len(generated) + len(truth))
+        repeats, seed = self.repeats, pair.seed
+        trained = classify_repeats(generated, truth, settings, repeats=repeats, seed=seed, progress=self.progress)
         halves: tuple[Classified, ...] = ()
         if self.floor == "halves":
-            halves = classify_halves(truth, self.settings, repeats=self.repeats, seed=pair.seed, progress=self.progress)
-        scores = score_repeats(trained, self.settings, halves, seed=pair.seed, name=self.name, title=title)
+            halves = classify_halves(truth, settings, repeats=repeats, seed=seed, progress=self.progress)
+        scores = score_repeats(trained, settings, halves, seed=seed, name=self.name, title=title)
         scores = replace(scores, text=f"{len(names)} observables of each shower. {scores.text}")
         return scores if self.features != "all" else self._with_tails(scores, trained, generated, truth, names, pair)
 
@@ -107,6 +110,18 @@ class ShowerClassifier:
         )
 
 
+def in_steps(settings: ClassifierSettings, showers: int) -> ClassifierSettings:
+    """The settings `fast` with batches so large that an epoch has no more than `FAST_STEPS`; others as they are.
+
+    >>> in_steps(PRESETS["fast"], 2_000).batch, in_steps(PRESETS["fast"], 200_000).batch
+    (128, 600)
+    """
+    if settings != PRESETS["fast"]:
+        return settings
+    trained = showers * (1 - settings.validation_share - settings.test_share)
+    return replace(settings, batch=max(settings.batch, round(trained / FAST_STEPS)))
+
+
 def shower_classifiers(
     size: Size = "fast", repeats: int = REPEATS, progress: Progress | None = None
 ) -> tuple[ShowerClassifier, ...]:
@@ -140,4 +155,5 @@ def shower_competition(
     settings = PRESETS["fast" if size == "fast" else PUBLISHED["all"]]
     features = {name: shower_features(o, "all")[0] for name, o in models.items()}
     true = shower_features(truth, "all")[0]
+    settings = in_steps(settings, len(true) + sum(map(len, features.values())))
     return log_posteriors(features, true, settings, repeats=repeats, seed=seed, progress=progress)

@@ -94,6 +94,29 @@ def test_scores_of_equal_samples_are_indistinguishable() -> None:
     assert 0.3 < significance.std() < 1.6
 
 
+def pairs(n: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two samples for the same particles: features follow the energy, and fluctuate a tenth of that."""
+    energy = np.sort(np.random.default_rng([seed, 7]).uniform(0.1, 1, n))[:, None]
+    both = [np.concatenate([energy, energy**2], axis=1) + 0.05 * normal(n, 2, 2 * seed + k) for k in (0, 1)]
+    return both[0], both[1]
+
+
+def test_pairs_are_nearer_than_independent_samples() -> None:
+    """Fluctuations of the incident particles, which pairs share, are in neither value nor floor."""
+    quick = {"n_batches": 10, "batch_size": 1500}
+    for n in (200, 800):  # batches much larger than samples, and not much larger: their median is below the mean
+        scores = [kernel_score(*pairs(n, seed), seed=seed, paired=True, **quick) for seed in range(12)]
+        pulls = np.array([(s.value - s.floor) / s.error for s in scores])
+        assert abs(pulls.mean()) < 0.6
+        assert pulls.std() < 1.3
+        independent = kernel_score(*(np.random.default_rng(k).permutation(pairs(n, k)[k]) for k in (0, 1)), **quick)
+        assert max(s.error for s in scores) < 0.5 * independent.error
+    true, made = pairs(300, 1)
+    assert kernel_score(true, made + 0.02, paired=True).significance > 3
+    with pytest.raises(ValueError, match="of one length"):
+        kernel_score(true, made[:200], paired=True)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [lambda x: x + 0.3, lambda x: 1.2 * x, lambda x: np.random.default_rng(1).permuted(x, axis=0)],

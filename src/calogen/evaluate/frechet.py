@@ -23,6 +23,8 @@ MIN_SAMPLES, MAX_SAMPLES = 10_000, 50_000
 """Smallest (as the CaloChallenge calls it) and largest batch of the extrapolation to infinite samples."""
 KPD_BATCH = 10_000
 """Showers of each kind in a batch of the KPD (as the CaloChallenge calls it)."""
+KPD_BATCHES = 10
+"""Batches of the KPD, jetnet's number."""
 ONE_SIGMA = (16.275, 83.725)
 """Percentiles between which jetnet sees two standard deviations."""
 MIN_SHOWERS = 20
@@ -161,7 +163,7 @@ def kpd(
     generated: ArrayLike,
     *,
     seed: int = JETNET_SEED,
-    n_batches: int = 10,
+    n_batches: int = KPD_BATCHES,
     batch_size: int = KPD_BATCH,
 ) -> Estimate:
     """Kernel physics distance: squared maximum mean discrepancy with the kernel (x.y / d + 1)^4.

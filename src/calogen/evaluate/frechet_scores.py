@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from calogen.evaluate.features import checked, largest
 from calogen.evaluate.frechet import (
     JETNET_SEED,
+    KPD_BATCH,
+    KPD_BATCHES,
     centred,
     covariance_of,
     for_kernel,
@@ -34,6 +36,10 @@ KERNEL_BLOCKS = 20
 REPLICAS = 60
 """Resamplings behind errors and floors: standard deviations to 9 %."""
 KERNEL_REPLICAS = 300
+EIGEN_SHOWERS, COMPONENTS = 400, 30
+"""Showers of which the kernel's eigenvalues are taken, and how many of these: the largest few make up nearly all."""
+MEDIANS = 2000
+"""Simulated medians over batches: their mean is known to 2 % of their spread."""
 KERNEL_SHOWERS = 10_000
 """Showers of each sample behind the error of the KPD, which is carried from there to the full sizes."""
 MIN_SHOWERS = 100
@@ -143,9 +149,12 @@ def kernel_score(
 ) -> Score:
     """`kpd` with its error and floor.
 
-    The floor's mean is what the definition's draws with replacement add between equal samples of these sizes, exactly:
-    (1/n + 1/m) times the mean kernel of a shower with itself less that of two. Its spread is that between random
-    halves of the reference, carried to these sizes.
+    The definition draws with replacement, so its mean over draws is the squared distance |a - b|^2 of the samples' mean
+    kernel embeddings. The floor is what this is on average between equal samples of these sizes: of independent ones
+    (1/n + 1/m) times the mean kernel of a shower with itself less that of two; of `paired` ones 1/n times the mean
+    squared distance between neighbours in energy of the reference, times how much nearer a pair is than such neighbours
+    (seen in both samples together). The definition takes the median over draws, not the mean, which is simulated. The
+    floor's spread is that between random halves of the reference, carried to these sizes.
 
     Args:
         reference: features of the true showers `[n, d]`.
@@ -157,27 +166,72 @@ def kernel_score(
         options: of `kpd`.
 
     Raises:
-        ValueError: fewer than 100 showers, NaN, different numbers of features.
+        ValueError: fewer than 100 showers, NaN, different numbers of features, paired samples of different lengths.
     """
     true, made = checked(reference, generated, minimum=MIN_SHOWERS, purpose="the score of the kernel distance")
+    if paired and len(true) != len(made):
+        raise ValueError(
+            f"paired samples must be of one length, got {len(true)} true and {len(made)} generated showers"
+        )
     estimate = kpd(true, made, seed=seed, **options)
     chosen = _some(len(true), seed, 0), _some(len(made), seed, 0 if paired else 1)
     x, y = (for_kernel(v[rows], largest(true)) for v, rows in zip((true, made), chosen, strict=True))
     blocks = _KernelBlocks(x, y)
     resampling = Resampling(len(y), len(x), paired, replicas, seed)
     raw = float(blocks.compared(*_half_samples(resampling, KERNEL_BLOCKS)).std(ddof=1))
-    spread = float(blocks.halves(*resampling.splits(KERNEL_BLOCKS)).std(ddof=1)) * resampling.size_ratio
+    excess, nearer = _paired_excess(x, y) if paired else (blocks.self_excess, 1.0)
     shrink = (1 / len(true) + 1 / len(made)) / (1 / len(x) + 1 / len(y))
-    batches = options.get("n_batches", 10)
+    batches, batch_size = options.get("n_batches", KPD_BATCHES), options.get("batch_size", KPD_BATCH)
+    spread = float(blocks.halves(*resampling.splits(KERNEL_BLOCKS)).std(ddof=1)) * resampling.size_ratio * nearer
     of_median = estimate.error * math.sqrt(math.pi / 2 / batches)
     error = math.hypot(quadratic_error(raw, spread, shrink), of_median)
-    floor = (1 / len(true) + 1 / len(made)) * blocks.self_excess
+    mean = (1 / len(true) + 1 / len(made)) * excess * nearer
+    floor = mean + _median_bias(x, mean, batches, batch_size, np.random.default_rng([seed, 6]))
     return Score(observable, "kpd", "", estimate.value, error, floor, math.hypot(shrink * spread, of_median))
+
+
+def _median_bias(
+    x: NDArray[np.float64], level: float, batches: int, batch_size: int, rng: np.random.Generator
+) -> float:
+    """How far the median over batches is below their mean, on average, where two samples are at the floor's `level`.
+
+    The discrepancy of a batch is |difference of the samples + the batch's own fluctuation|^2, which is skewed; that
+    counts where batches are not much larger than samples. Both are normal along the kernel's principal components, with
+    its eigenvalues (of some of the showers) as variances.
+    """
+    rows = x[rng.permutation(len(x))[:EIGEN_SHOWERS]]
+    kernel = (rows @ rows.T + 1) ** 4
+    kernel -= kernel.mean(axis=0)
+    kernel -= kernel.mean(axis=1, keepdims=True)
+    variance = np.maximum(np.linalg.eigvalsh(kernel)[-COMPONENTS:], 0) / len(rows)
+    share = variance / max(float(variance.sum()), np.finfo(np.float64).tiny)
+    samples = rng.normal(size=(MEDIANS, 1, share.size)) * np.sqrt(level * share)
+    drawn = rng.normal(size=(MEDIANS, batches, share.size)) * np.sqrt(2 / batch_size * variance)
+    values = np.square(samples + drawn).sum(axis=2)
+    return float((np.median(values, axis=1) - values.mean(axis=1)).mean())
 
 
 def _some(n: int, seed: int, stream: int) -> NDArray[np.intp]:
     """At most `KERNEL_SHOWERS` of n rows, in order."""
     return np.sort(np.random.default_rng([seed, stream]).permutation(n)[:KERNEL_SHOWERS])
+
+
+def _paired_excess(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Half the mean squared distance of neighbours in x, and how that of pairs compares to it, in both samples.
+
+    Distances are those of kernel embeddings; rows k of x and y are a pair, rows 2 k and 2 k + 1 are neighbours.
+    """
+    even, odd = slice(0, len(x) // 2 * 2, 2), slice(1, None, 2)
+    of_truth = _apart(x[even], x[odd])
+    others = _apart(y[even], y[odd]), _apart(x[even], y[odd]), _apart(y[even], x[odd])
+    neighbours = (of_truth + sum(others)) / 4
+    return of_truth / 2, _apart(x, y) / neighbours if neighbours > 0 else 1.0
+
+
+def _apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Mean over rows of k(a, a) + k(b, b) - 2 k(a, b): the squared distance of the two in the space of the kernel."""
+    together = (1 + np.einsum("ij,ij->i", a, b)) ** 4
+    return float((self_kernel(a) + self_kernel(b) - 2 * together).mean())
 
 
 class _KernelBlocks:

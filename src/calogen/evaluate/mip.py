@@ -22,8 +22,12 @@ REACH = 6.0
 """The window of the search ends at so many thresholds: they stand at half a MIP."""
 WINDOW_BINS = 44
 """Logarithmic bins of the window: 4 % each, far below the width of a Landau peak."""
-FIT_BINS = 5
-"""Bins on either side of the highest through which the parabola is laid (in logarithms)."""
+FIT_BINS = 7
+"""Bins on either side of the peak at which the weight of the parabola's fit (in logarithms) has fallen to zero."""
+RECENTRED = 10
+"""Fits, each about the vertex of the one before: by then the peak stays where it is."""
+EDGE = 5
+"""Bins at either end of the window in which no peak is looked for."""
 SMOOTHING = 5
 """Neighbouring bins averaged to find the highest."""
 MIN_CELLS = 2000
@@ -57,32 +61,38 @@ def peak(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.
     width = np.diff(edges) / np.diff(edges).mean()
     smooth = uniform_filter1d(flat / width, SMOOTHING, axis=1)
     # Low energies from neutrons and photons may rise above the peak towards the threshold: only a local maximum is one.
-    local = smooth == maximum_filter1d(smooth, 2 * FIT_BINS + 1, axis=1)
-    local[:, :FIT_BINS] = local[:, -FIT_BINS:] = False
+    local = smooth == maximum_filter1d(smooth, 2 * EDGE + 1, axis=1)
+    local[:, :EDGE] = local[:, -EDGE:] = False
     highest = np.argmax(np.where(local, smooth, -1.0), axis=1)
-    inside = local.any(axis=1)
-    centre = np.where(inside, highest, flat.shape[1] // 2)
-    vertex, found = _vertices(flat, width, centre)
-    inside &= found
-    step = math.log(edges[1] / edges[0])
-    place = edges[0] * np.exp(step * (centre + 0.5 + np.where(inside, vertex, 0.0)))
-    return np.asarray(np.where(inside, place, np.nan).reshape(np.shape(counts)[:-1]))
+    centre, found = _vertices(flat, width, np.where(local.any(axis=1), highest, flat.shape[1] // 2))
+    place = edges[0] * np.exp(math.log(edges[1] / edges[0]) * (centre + 0.5))
+    return np.asarray(np.where(local.any(axis=1) & found, place, np.nan).reshape(np.shape(counts)[:-1]))
 
 
 def _vertices(
-    counts: NDArray[np.float64], width: NDArray[np.float64], centre: NDArray[np.int64]
+    counts: NDArray[np.float64], width: NDArray[np.float64], start: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Maxima of parabolas through ln(counts / width) about the bins `centre`, in bins from there; is there one?"""
-    offsets = np.arange(-FIT_BINS, FIT_BINS + 1)
-    near = counts[np.arange(counts.shape[0])[:, None], centre[:, None] + offsets]
-    weight = np.sqrt(np.maximum(near, 1.0))
-    design = np.stack([np.ones_like(offsets), offsets, offsets**2], axis=1) * weight[:, :, None]
-    target = weight * np.log(np.maximum(near, 1.0) / width[centre[:, None] + offsets])
-    fitted = np.linalg.solve(design.mT @ design, design.mT @ target[:, :, None])[:, :, 0]
-    slope, bend = fitted[:, 1], np.where(fitted[:, 2] < 0, fitted[:, 2], np.nan)
-    vertex = -0.5 * slope / bend
-    found = (near > 0).all(axis=1) & (np.abs(vertex) <= FIT_BINS)
-    return vertex, found
+    """Maxima, in bins, of parabolas through ln(counts / width) about themselves; is there one near `start`?
+
+    A fit about the highest bin would jump with it, as the peak is not symmetric; about its own vertex, with weights
+    that fall smoothly, it moves as the spectrum does.
+    """
+    bins = np.arange(counts.shape[1])
+    filled = np.maximum(counts, 1.0)
+    target = np.log(filled / width)
+    centre, found = start.astype(np.float64), np.ones(start.size, dtype=bool)
+    for _ in range(RECENTRED):
+        offset = bins - centre[:, None]
+        weight = filled * np.maximum(1 - (offset / FIT_BINS) ** 2, 0)
+        design = np.stack([np.ones_like(offset), offset, offset**2], axis=2)
+        weighted = design * weight[:, :, None]
+        fitted = np.linalg.solve(weighted.mT @ design, weighted.mT @ target[:, :, None])[:, :, 0]
+        found = fitted[:, 2] < 0
+        vertex = -0.5 * fitted[:, 1] / np.where(found, fitted[:, 2], -np.inf)
+        centre = np.clip(centre + np.clip(vertex, -EDGE, EDGE), EDGE, bins.size - 1 - EDGE)
+    inside = (centre > EDGE) & (centre < bins.size - 1 - EDGE)
+    near = np.abs(bins - centre[:, None]) <= EDGE
+    return centre, found & inside & (np.abs(centre - start) <= FIT_BINS) & ((counts > 0) | ~near).all(axis=1)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,29 @@ and `counts [N]` that add up to P. No padding, no mask; a count may be zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 GROUP = 32768
 """Points that a sampler takes through all its steps together: at 4 features 512 kB a tensor, a few fit an L2 cache."""
+
+
+Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""F(x [P, F], t [N], c [N, C], counts [N]) -> [P, F]; t is the time or noise level as the method expresses it."""
+
+BoundNetwork = Callable[[Tensor, Tensor], Tensor]
+"""F(x [P, F], t [N]) -> [P, F], for conditions and counts that are given already."""
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A network that can prepare what depends on the conditions alone, once for all evaluations of a sampler."""
+
+    def bind(self, c: Tensor, counts: Tensor) -> BoundNetwork:
+        """c [N, C], counts [N] -> F(x, t)."""
 
 
 class Conditional(nn.Module):
@@ -76,6 +91,13 @@ def pack(x: Tensor, mask: Tensor | None, sets: int) -> tuple[Tensor, Tensor]:
             f"counts {list(mask.shape)} with sum {int(mask.sum())} do not describe {len(x)} points in {sets} sets"
         )
     return x, mask
+
+
+def bound(network: Network, c: Tensor, counts: Tensor) -> BoundNetwork:
+    """The network for conditions c [N, C] and counts [N], prepared if it knows how to."""
+    if isinstance(network, Bindable):
+        return network.bind(c, counts)
+    return lambda x, t: network(x, t, c, counts)
 
 
 def one_each(counts: Tensor | None, c: Tensor) -> Tensor:

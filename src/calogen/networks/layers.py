@@ -1,4 +1,4 @@
-"""Layers that networks share: random Fourier features and the concat-squash linear map."""
+"""Layers that networks share: features of a time or noise level, and the concat-squash linear map."""
 
 from __future__ import annotations
 
@@ -30,6 +30,25 @@ class FourierFeatures(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """t [N] -> [N, features]."""
         f = 2 * math.pi * t[:, None] @ self.weight.T
+        return torch.cat([f.cos(), f.sin()], dim=-1)
+
+
+class Harmonics(nn.Module):
+    """f(t) = [cos πt, cos 2πt, ..., sin πt, sin 2πt, ...]: the time of a flow, for t in [0, 1].
+
+    Args:
+        number: harmonics; the output is twice as long.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, number: int = 3) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", math.pi * torch.arange(1, number + 1), persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t [N] -> [N, 2 number]."""
+        f = t[:, None] * self.frequencies
         return torch.cat([f.cos(), f.sin()], dim=-1)
 
 

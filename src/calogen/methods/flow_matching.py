@@ -1,0 +1,205 @@
+"""Flow matching: a velocity field that carries noise to data along straight lines (Lipman et al., arXiv:2210.02747).
+
+Time runs as everywhere in calogen, from noise at t = 0 to data at t = 1. A network that was trained with its time the
+other way, as AllShowers and its point counts are, comes in through `FromData`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from calogen.methods.conditional import (
+    BoundNetwork,
+    Conditional,
+    bound,
+    gaussian,
+    in_groups,
+    mean_per_set,
+    one_each,
+    pack,
+    per_point,
+    refuse_unknown,
+)
+from calogen.methods.solvers import STEPS, Step, Velocity, integrate
+
+SIGMA_MIN = 1e-4
+"""Width of the noise that is left at t = 1 (the published value of AllShowers and PointCountFM)."""
+
+OPTIONS = "counts, noise, generator, steps, solver"
+
+
+class FromData(nn.Module):
+    """A network trained for the velocity dx/dτ of time τ = 1 - t, which is 0 at data: v(x, t) = -network(x, 1 - t)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def bind(self, c: Tensor, counts: Tensor) -> BoundNetwork:
+        """See `calogen.methods.conditional.Bindable`."""
+        network = bound(self.network, c, counts)
+        return lambda x, t: -network(x, 1 - t)
+
+    def forward(self, x: Tensor, t: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+        """See `calogen.methods.conditional.Network`."""
+        return self.bind(c, counts)(x, t)
+
+
+class FlowMatching(Conditional):
+    """Conditional flow matching with the optimal-transport path of arXiv:2210.02747, eq. 20-23.
+
+        x_t = t x + (1 - (1 - σ_min) t) z,    v(x_t, t | c) ≈ dx_t/dt = x - (1 - σ_min) z,    z ~ N(0, 1)
+
+    Args:
+        network: v, see `calogen.methods.conditional.Network`; registered as a submodule.
+        features: F, length of a point (or of a vector, if a set is a single one).
+        sigma_min: σ_min.
+        stratified: draw the t of a batch in equal slices of [0, 1], in random order, instead of independently: the
+            loss of a batch then varies less. Each t alone keeps its uniform distribution.
+    """
+
+    def __init__(
+        self, network: nn.Module, features: int, *, sigma_min: float = SIGMA_MIN, stratified: bool = False
+    ) -> None:
+        super().__init__()
+        if not 0 <= sigma_min < 1:
+            raise ValueError(f"sigma_min must lie in [0, 1), not {sigma_min}")
+        self.network = network
+        self.features = features
+        self.sigma_min = sigma_min
+        self.stratified = stratified
+
+    def velocity(self, c: Tensor, counts: Tensor) -> Velocity:
+        """v(x, t) for conditions c [N, C] and counts [N]: packed x [P, F], t a scalar or one a set [N] -> [P, F]."""
+        network = bound(self.network, c, counts)
+        return lambda x, t: network(x, t.expand(len(c)))
+
+    def draw_t(self, n: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Times of training [n], uniform in [0, 1)."""
+        device = generator.device if generator is not None else like.device
+        t = torch.rand(n, generator=generator, device=device)
+        if self.stratified:
+            t = (torch.randperm(n, generator=generator, device=device) + t) / max(n, 1)
+        return t.to(like)
+
+    def loss(
+        self,
+        x: Tensor,
+        c: Tensor,
+        mask: Tensor | None = None,
+        *,
+        t: Tensor | None = None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Mean squared error of the velocity over the points and features of each set [N].
+
+        Args:
+            x, c, mask: see `Conditional.loss`.
+            t: times [N]; None draws them.
+            noise: z in the order of the packed points [P, F], for instance matched to x; None draws it.
+            generator: the source of what is drawn.
+        """
+        x, counts = pack(x, mask, len(c))
+        t = self.draw_t(len(c), x, generator) if t is None else t
+        z = gaussian(tuple(x.shape), x, noise, generator)
+        at = per_point(t, counts)
+        shrink = 1 - self.sigma_min
+        x_t = at * x + (1 - shrink * at) * z
+        error = self.velocity(c, counts)(x_t, t) - (x - shrink * z)
+        return mean_per_set(error**2, counts)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        c: Tensor,
+        *,
+        counts: Tensor | None = None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        steps: int = 16,
+        solver: str = "midpoint",
+        **options: Any,
+    ) -> Tensor:
+        """Draw packed points [P, F] in equal steps from t = 0 to t = 1.
+
+        Args:
+            c: conditions [N, C].
+            counts: points to draw for each [N], sum P; None draws one.
+            noise: standard normal numbers [P, F]; else they are drawn from `generator`.
+            steps: of the solver (AllShowers: 16 of midpoint; its point counts: 200 of heun).
+            solver: a name in `calogen.methods.solvers.STEPS`.
+
+        Raises:
+            ValueError: for noise of another shape, no steps, an unknown solver or option.
+        """
+        refuse_unknown(options, OPTIONS)
+        step = _step(solver)
+        if steps < 1:
+            raise ValueError(f"a sample needs at least 1 step, not {steps}")
+        counts = one_each(counts, c)
+        x = gaussian((int(counts.sum()), self.features), c, noise, generator).clone()
+        times = torch.linspace(0, 1, steps + 1, device=x.device, dtype=x.dtype)
+        for sets, points in in_groups(counts):
+            x[points] = integrate(self.velocity(c[sets], counts[sets]), x[points], times, step)
+        return x
+
+
+class OneStepFlow(Conditional):
+    """A flow distilled to one evaluation: x = z + v(z, t = 0), taught by pairs of noise z and what a flow makes of it.
+
+    The distilled form of PointCountFM. Training starts from the teacher's own network (`from_teacher`).
+    """
+
+    def __init__(self, network: nn.Module, features: int) -> None:
+        super().__init__()
+        self.network = network
+        self.features = features
+
+    @classmethod
+    def from_teacher(cls, teacher: FlowMatching) -> OneStepFlow:
+        """A student that starts from a copy of the teacher's network."""
+        return cls(copy.deepcopy(teacher.network).requires_grad_(True), teacher.features)
+
+    def forward(self, z: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+        """Noise [P, F] -> x [P, F]."""
+        return z + bound(self.network, c, counts)(z, z.new_zeros(len(c)))
+
+    def loss(self, x: Tensor, c: Tensor, mask: Tensor | None = None, *, noise: Tensor | None = None) -> Tensor:
+        """Mean squared distance, over points and features of each set [N], to x [P, F] the teacher made of `noise`.
+
+        Raises:
+            ValueError: without the noise, or if its shape is not that of x.
+        """
+        if noise is None:
+            raise ValueError("a distilled flow learns from pairs: give the noise from which the teacher made x")
+        x, counts = pack(x, mask, len(c))
+        z = gaussian(tuple(x.shape), x, noise)
+        return mean_per_set((self(z, c, counts) - x) ** 2, counts)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        c: Tensor,
+        *,
+        counts: Tensor | None = None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw packed points [P, F] in one evaluation; see `FlowMatching.sample`."""
+        refuse_unknown(options, "counts, noise, generator")
+        counts = one_each(counts, c)
+        z = gaussian((int(counts.sum()), self.features), c, noise, generator)
+        parts = [self(z[points], c[sets], counts[sets]) for sets, points in in_groups(counts)]
+        return torch.cat([z[:0], *parts])
+
+
+def _step(solver: str) -> Step:
+    if solver not in STEPS:
+        raise ValueError(f"unknown solver {solver!r}; known are {', '.join(STEPS)}")
+    return STEPS[solver]

@@ -1,0 +1,76 @@
+"""Published weights of flows and transformers of points -> the state dicts of our networks. Renames only."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from calogen.systems.published_weights import Arrays
+
+FREQUENCIES = "frequencies"
+"""Both flows store the angular frequencies of their time, which are π, 2π, 3π: checked and left out."""
+
+
+def count_mlp_from_pointcountfm(sd: Arrays) -> dict[str, Tensor]:
+    """State dict of `CountMLP` from that of a PointCountFM, standalone or CaloHadronic's.
+
+    Args:
+        sd: arrays by the authors' names, `frequencies` and `network.network.{0,2,...}.{weight,bias}`.
+
+    Raises:
+        ValueError: for another name, or other frequencies.
+    """
+    return _renamed(sd, {r"network\.network\.(\d+)\.(weight|bias)": r"network.\1.\2"}, "a PointCountFM")
+
+
+ALLSHOWERS_NAMES = {
+    r"network\.embedding\.(weight|bias)": r"points.\1",
+    r"network\.layer_embedding\.weight": r"layer.weight",
+    r"network\.cond_embedding\.(weight|bias)": r"condition.\1",
+    r"network\.num_points_embedding\.0\.(weight|bias)": r"counts.0.\1",
+    r"network\.num_points_embedding\.2\.(weight|bias)": r"counts.2.\1",
+    r"network\.particle_embedding\.weight": r"particle.weight",
+    r"network\.transformer_blocks\.(\d+)\.key_query_value\.(weight|bias)": r"blocks.\1.key_query_value.\2",
+    r"network\.transformer_blocks\.(\d+)\.feedforward\.0\.(weight|bias)": r"blocks.\1.widen.\2",
+    r"network\.transformer_blocks\.(\d+)\.feedforward\.2\.(weight|bias)": r"blocks.\1.narrow.\2",
+    r"network\.transformer_blocks\.(\d+)\.layer_norm1\.(weight|bias)": r"blocks.\1.norm_attention.\2",
+    r"network\.transformer_blocks\.(\d+)\.layer_norm2\.(weight|bias)": r"blocks.\1.norm_feedforward.\2",
+    r"network\.head\.(weight|bias)": r"head.\1",
+}
+"""Names of AllShowers' flow -> names of `PointTransformer`."""
+
+
+def point_transformer_from_allshowers(sd: Arrays) -> dict[str, Tensor]:
+    """State dict of `PointTransformer` (with an index of layers) from that of AllShowers.
+
+    Raises:
+        ValueError: for a name that is not part of it, or other frequencies.
+    """
+    return _renamed(sd, ALLSHOWERS_NAMES, "AllShowers")
+
+
+def _renamed(sd: Arrays, names: Mapping[str, str], model: str) -> dict[str, Tensor]:
+    """All arrays but the frequencies by our names; what stands before a name of theirs is ignored."""
+    state: dict[str, Tensor] = {}
+    for name, value in sd.items():
+        if re.search(rf"(?:^|[./]){FREQUENCIES}$", name):
+            _check_frequencies(value)
+            continue
+        matches = ((ours, re.search(rf"(?:^|[./]){theirs}$", name)) for theirs, ours in names.items())
+        found = next((match.expand(ours) for ours, match in matches if match), None)
+        if found is None:
+            raise ValueError(f"'{name}' is no part of {model}")
+        state[found] = torch.as_tensor(value).detach().clone()
+    return state
+
+
+def _check_frequencies(value: ArrayLike | Tensor) -> None:
+    given = torch.as_tensor(value).flatten()
+    expected = math.pi * torch.arange(1, len(given) + 1)
+    if not torch.allclose(given.float(), expected, rtol=1e-5):
+        raise ValueError(f"the time of this flow has the angular frequencies {given.tolist()}, not kπ")

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from calogen.evaluate.neighbours import NEIGHBOURS, Prdc, log_voxels, prdc, prdc_scores
+from calogen.evaluate.neighbour_scores import prdc_scores
+from calogen.evaluate.neighbours import NEIGHBOURS, Prdc, log_voxels, prdc
 
 
 def normal(n: int, d: int, seed: int, scale: float = 1.0) -> NDArray[np.float64]:
@@ -84,26 +85,46 @@ def test_log_voxels_put_empty_ones_at_a_tenth_of_an_mev() -> None:
 
 
 def test_scores_of_equal_samples_are_indistinguishable() -> None:
-    scores = [s for i in range(12) for s in prdc_scores(normal(250, 5, i), normal(250, 5, i + 99), seed=i, repeats=8)]
-    assert [s.metric for s in scores[:4]] == ["precision", "recall", "density", "coverage"]
-    assert np.mean([s.indistinguishable for s in scores]) >= 0.9
+    """Of pairs too: neither is the floor off, nor are errors too small or too large."""
+    for paired in (False, True):
+        scores = []
+        for seed in range(20):
+            shared = normal(150, 5, seed) if paired else np.zeros((150, 5))
+            a, b = shared + normal(150, 5, 1000 + seed), shared + normal(150, 5, 2000 + seed)
+            scores.append(prdc_scores(a, b, seed=seed, paired=paired, replicas=25))
+        assert [s.metric for s in scores[0]] == ["precision", "recall", "density", "coverage"]
+        assert np.mean([s.indistinguishable for four in scores for s in four]) >= 0.95
+        pulls = np.array([[(s.value - s.floor) / s.error for s in four] for four in scores])
+        assert (np.abs(pulls.mean(axis=0)) < 0.5).all()
+        assert (pulls.std(axis=0) < 1.4).all()
+        assert (pulls.std(axis=0) > 0.5).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), d=st.integers(1, 6), scale=st.floats(1e-3, 1e3))
+def test_scores_are_the_numbers_of_equally_many_showers(seed: int, d: int, scale: float) -> None:
+    """However far apart the samples are: neighbours that are not in the table are looked up."""
+    a, b = normal(140, d, seed), normal(140, d, seed + 1, scale=scale)
+    assert [s.value for s in prdc_scores(a, b, replicas=2)] == pytest.approx(list(prdc(a, b)))
 
 
 def test_scores_see_duplicates_and_a_narrow_sample() -> None:
     a, b = normal(600, 5, 1), normal(600, 5, 2)
-    by_name = {s.metric: s for s in prdc_scores(a, np.concatenate([b[:150]] * 4), repeats=10)}
-    assert by_name["coverage"].significance > 3
+    by_name = {s.metric: s for s in prdc_scores(a, np.concatenate([b[:300]] * 2))}
+    assert by_name["coverage"].significance > 5
+    assert by_name["coverage"].floor == pytest.approx(1 - 2**-NEIGHBOURS, abs=0.005)
     assert by_name["precision"].indistinguishable
-    by_name = {s.metric: s for s in prdc_scores(a, 0.7 * b, repeats=10)}
-    assert by_name["density"].significance > 3
-    assert by_name["recall"].significance > 3
+    by_name = {s.metric: s for s in prdc_scores(a, 0.7 * b)}
+    assert by_name["density"].significance > 5
+    assert by_name["recall"].significance > 5
 
 
-def test_scores_repeat_with_the_seed_and_take_an_independent_floor() -> None:
-    a, b, c = normal(150, 3, 1), normal(120, 3, 2), normal(130, 3, 3, scale=3.0)
-    assert prdc_scores(a, b, repeats=3) == prdc_scores(a, b, repeats=3)
-    assert prdc_scores(a, b, repeats=3) != prdc_scores(a, b, repeats=3, seed=1)
-    assert prdc_scores(a, b, repeats=3, independent=c)[0].floor < prdc_scores(a, b, repeats=3)[0].floor - 0.2
+def test_scores_repeat_with_the_seed() -> None:
+    a, b = normal(150, 3, 1), normal(120, 3, 2)
+    assert prdc_scores(a, b, replicas=3) == prdc_scores(a, b, replicas=3)
+    assert prdc_scores(a, b, replicas=3) != prdc_scores(a, b, replicas=3, seed=1)
+    with pytest.raises(ValueError, match="of one length"):
+        prdc_scores(a, b, paired=True)
 
 
 GOOD = normal(120, 3, 1)

@@ -13,7 +13,8 @@ from calogen.evaluate.correlations import mean_difference, pearson
 from calogen.evaluate.findings import Findings, Matrix
 from calogen.evaluate.frechet_scores import MIN_SHOWERS, frechet_score, kernel_score
 from calogen.evaluate.high_level import classifier_features
-from calogen.evaluate.neighbours import log_voxels, prdc_scores
+from calogen.evaluate.neighbour_scores import prdc_scores
+from calogen.evaluate.neighbours import log_voxels
 from calogen.evaluate.parts import MODEL, REFERENCE
 from calogen.evaluate.voxel_sample import VoxelPair
 
@@ -83,6 +84,12 @@ def distance_findings(pair: VoxelPair) -> Findings:
     scores = (
         frechet_score(true, made, seed=seed, paired=paired),
         kernel_score(true, made, seed=seed, paired=paired),
-        *prdc_scores(kept_true, kept_made, seed=seed),
+        *prdc_scores(kept_true, kept_made, seed=seed, paired=_kept_in_pairs(pair)),
     )
     return Findings(name, title, DISTANCE_TEXT, scores, seconds=time.perf_counter() - start)
+
+
+def _kept_in_pairs(pair: VoxelPair) -> bool:
+    """Whether row k of both samples' kept showers is of the same incident particle: both files are in one order."""
+    one_order = np.array_equal(*pair.orders)
+    return pair.resampling.paired and one_order and np.array_equal(pair.generated.kept_index, pair.truth.kept_index)

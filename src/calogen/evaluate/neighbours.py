@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calogen.evaluate.features import checked, row_blocks
-from calogen.evaluate.metrics import Score, Sense
 
 NEIGHBOURS = 5
 """k of the CaloChallenge."""
@@ -23,12 +22,6 @@ EMPTY_VOXEL_MEV = 0.1
 """Energy the CaloChallenge gives to empty voxels before it takes the logarithm, above its threshold of 0.015 MeV."""
 MEV = 1e3
 """MeV in a GeV."""
-REPEATS = 20
-"""Random halves behind the scores: standard deviations to 16 %."""
-MAX_SHOWERS = 4000
-"""Showers of each sample behind the scores; their distances to each other are kept."""
-MIN_SHOWERS = 100
-"""Fewer showers leave halves in which the fifth neighbour is no neighbour."""
 
 Tile = Callable[[slice, slice], NDArray[Any]]
 """Squared distances `[rows, columns]` between some showers of one sample and some of another."""
@@ -110,11 +103,6 @@ def squared(a: NDArray[Any], b: NDArray[Any], centre: NDArray[Any] | float = 0.0
     return tile
 
 
-def stored(distances: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]) -> Tile:
-    """Some of distances `[n, m]` that are known: of the rows `first` to the columns `second`."""
-    return lambda rows, columns: distances[np.ix_(first[rows], second[columns])]
-
-
 def neighbour_distances(n: int, tile: Tile, k: int, block: int = BLOCK) -> NDArray[Any]:
     """Squared distance `[n]` of each shower of a sample to its k-th nearest other one."""
     nearest = np.full((n, k), np.inf)
@@ -149,97 +137,3 @@ def _prdc(sizes: tuple[int, int], tiles: tuple[Tile, Tile, Tile], k: int, block:
             covered[rows] |= within.any(axis=1)
             recalled[rows] |= (d < radius_made[columns]).any(axis=1)
     return Prdc(float((inside > 0).mean()), float(recalled.mean()), float(inside.mean()) / k, float(covered.mean()))
-
-
-# ---- scores ----
-
-SENSES: dict[str, Sense] = {"precision": "high", "recall": "high", "density": "both", "coverage": "high"}
-
-
-def prdc_scores(
-    reference: ArrayLike,
-    generated: ArrayLike,
-    *,
-    observable: str = "voxels",
-    k: int = NEIGHBOURS,
-    seed: int = 0,
-    repeats: int = REPEATS,
-    max_showers: int = MAX_SHOWERS,
-    independent: ArrayLike | None = None,
-) -> tuple[Score, Score, Score, Score]:
-    """Precision, recall, density and coverage with errors and floors, at half the size of the reference.
-
-    The four depend on the numbers of showers, and a floor needs two Geant4 samples: so random halves of the reference
-    (at most `max_showers` of it) are compared to as many generated showers and, as the floor, to the other half, or
-    to as many showers of an `independent` Geant4 sample. Values and floors are means over the `repeats`; halves of
-    one sample scatter among each other as samples of the full size do, which is the error. For the numbers of all
-    showers see `prdc`.
-
-    Args:
-        reference: features of the true showers `[n, d]`.
-        generated: those of the generated ones `[m, d]`.
-        observable: what the features are.
-        k: which neighbour.
-        seed: same seed, same halves.
-        repeats: how many.
-        max_showers: how many showers of each sample are used; their distances take 4 or 8 bytes a pair.
-        independent: features of another Geant4 sample `[l, d]`.
-
-    Raises:
-        ValueError: fewer than 100 showers, NaN, different numbers of features.
-    """
-    purpose = "the scores of PRDC"
-    a, b = checked(reference, generated, minimum=MIN_SHOWERS, purpose=purpose)
-    samples = [a, b]
-    if independent is not None:
-        samples.append(checked(a, independent, minimum=MIN_SHOWERS, purpose=purpose)[1])
-    rng = np.random.default_rng(seed)
-    samples = [s[np.sort(rng.permutation(len(s))[:max_showers])] for s in samples]
-    half = min(len(samples[0]) // 2, *(len(s) for s in samples[1:]))
-    together, first = _all_distances(samples), np.cumsum([0, *(len(s) for s in samples)])
-
-    def draw(sample: int, n: int) -> NDArray[np.intp]:
-        return first[sample] + rng.permutation(len(samples[sample]))[:n]
-
-    values, floors = [], []
-    for _ in range(repeats):
-        true = draw(0, 2 * half)
-        here, other = true[:half], true[half:] if independent is None else draw(2, half)
-        values.append(_of_rows(together, here, draw(1, half), k))
-        floors.append(_of_rows(together, here, other, k))
-    return _scores(observable, np.array(values), np.array(floors))
-
-
-def _all_distances(samples: list[NDArray[Any]]) -> NDArray[Any]:
-    """Squared distances of all showers of all samples to each other."""
-    centre = samples[0].mean(axis=0, dtype=np.float64)
-    first = np.cumsum([0, *map(len, samples)])
-    out = np.empty((first[-1], first[-1]), dtype=np.result_type(*samples, np.float32))
-    for i, a in enumerate(samples):
-        for j, b in enumerate(samples[: i + 1]):
-            tile = squared(a, b, centre)
-            for rows in row_blocks(len(a), BLOCK):
-                for columns in row_blocks(len(b), BLOCK):
-                    where = np.s_[first[i] + rows.start : first[i] + rows.stop]
-                    beside = np.s_[first[j] + columns.start : first[j] + columns.stop]
-                    out[where, beside] = tile(rows, columns)
-                    out[beside, where] = out[where, beside].T
-    return out
-
-
-def _of_rows(distances: NDArray[Any], true: NDArray[np.intp], made: NDArray[np.intp], k: int) -> Prdc:
-    pairs = ((true, true), (made, made), (true, made))
-    within, between, across = (stored(distances, *pair) for pair in pairs)
-    return _prdc((len(true), len(made)), (within, between, across), k)
-
-
-def _scores(
-    observable: str, values: NDArray[np.float64], floors: NDArray[np.float64]
-) -> tuple[Score, Score, Score, Score]:
-    difference = (values - floors).std(axis=0, ddof=1)
-    value, floor, spread = values.mean(axis=0), floors.mean(axis=0), floors.std(axis=0, ddof=1)
-    p, r, d, c = (
-        Score(observable, name, "", float(value[i]), float(difference[i]), float(floor[i]), float(spread[i]), sense)
-        for i, (name, sense) in enumerate(SENSES.items())
-    )
-    return p, r, d, c

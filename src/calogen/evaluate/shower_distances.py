@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from calogen.evaluate.features import moments, normalised
 from calogen.evaluate.findings import Findings
 from calogen.evaluate.frechet_scores import MIN_SHOWERS, frechet_score, kernel_score
-from calogen.evaluate.neighbours import prdc_scores
+from calogen.evaluate.neighbour_scores import prdc_scores
 from calogen.evaluate.observables import Observed
 from calogen.evaluate.parts import Batch, Rows, SamplePair
 from calogen.evaluate.shower_features import shower_features
@@ -53,7 +53,7 @@ class Distances:
             frechet_score(true, made, observable=OBSERVABLES, seed=seed, paired=paired),
             kernel_score(true, made, observable=OBSERVABLES, seed=seed, paired=paired),
             sliced_score(true, made, observable=OBSERVABLES, seed=seed, paired=paired),
-            *prdc_scores(standard_true, standard_made, observable=OBSERVABLES, seed=seed),
+            *prdc_scores(standard_true, standard_made, observable=OBSERVABLES, seed=seed, paired=paired),
         )
         return Findings(self.name, TITLE, text, tuple(replace(s, title=OBSERVABLES) for s in scores))
 

@@ -16,7 +16,19 @@ GROUP = 32768
 """Points that a sampler takes through all its steps together: at 4 features 512 kB a tensor, a few fit an L2 cache."""
 
 
-Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+class Rows(Protocol):
+    """A condition of N sets that is more than a tensor [N, C], but has rows as that has them."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: slice) -> Any:
+        """The condition of some of the sets."""
+
+
+Condition = Tensor | Rows
+
+Network = Callable[[Tensor, Tensor, Any, Tensor], Tensor]
 """F(x [P, F], t [N], c [N, C], counts [N]) -> [P, F]; t is the time or noise level as the method expresses it."""
 
 BoundNetwork = Callable[[Tensor, Tensor], Tensor]
@@ -27,7 +39,7 @@ BoundNetwork = Callable[[Tensor, Tensor], Tensor]
 class Bindable(Protocol):
     """A network that can prepare what depends on the conditions alone, once for all evaluations of a sampler."""
 
-    def bind(self, c: Tensor, counts: Tensor) -> BoundNetwork:
+    def bind(self, c: Any, counts: Tensor) -> BoundNetwork:
         """c [N, C], counts [N] -> F(x, t)."""
 
 
@@ -93,16 +105,18 @@ def pack(x: Tensor, mask: Tensor | None, sets: int) -> tuple[Tensor, Tensor]:
     return x, mask
 
 
-def bound(network: Network, c: Tensor, counts: Tensor) -> BoundNetwork:
+def bound(network: Network, c: Condition, counts: Tensor) -> BoundNetwork:
     """The network for conditions c [N, C] and counts [N], prepared if it knows how to."""
     if isinstance(network, Bindable):
         return network.bind(c, counts)
     return lambda x, t: network(x, t, c, counts)
 
 
-def one_each(counts: Tensor | None, c: Tensor) -> Tensor:
+def one_each(counts: Tensor | None, c: Condition, device: torch.device | None = None) -> Tensor:
     """The counts [N]; without any, one point for each condition c [N, C]."""
-    return torch.ones(len(c), dtype=torch.int64, device=c.device) if counts is None else counts
+    if counts is not None:
+        return counts
+    return torch.ones(len(c), dtype=torch.int64, device=c.device if isinstance(c, Tensor) else device)
 
 
 def per_point(values: Tensor, counts: Tensor) -> Tensor:

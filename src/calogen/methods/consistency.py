@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from calogen.methods.conditional import (
+    Condition,
     Conditional,
     gaussian,
     in_groups,
@@ -49,7 +50,7 @@ class ConsistencyModel(nn.Module):
         self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).expand(features).clone())
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
-    def forward(self, x: Tensor, sigma: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, c: Condition, counts: Tensor) -> Tensor:
         """f(x, σ | c): packed x [P, F], sigma [N] (one a set, or a scalar), c [N, C], counts [N] -> [P, F]."""
         scalings = boundary_scalings(per_point(sigma, counts), self.sigma_data, self.sigma_min)
         return precondition(self.network, scalings, x, sigma, c, counts)
@@ -57,7 +58,7 @@ class ConsistencyModel(nn.Module):
     @torch.no_grad()
     def sample(
         self,
-        c: Tensor,
+        c: Condition,
         *,
         counts: Tensor | None = None,
         noise: Tensor | None = None,
@@ -80,7 +81,7 @@ class ConsistencyModel(nn.Module):
             ValueError: for noise of another shape, σ outside of [σ_min, σ_max], or an unknown option.
         """
         refuse_unknown(options, "counts, noise, generator, sigmas")
-        counts = one_each(counts, c)
+        counts = one_each(counts, c, self.sigma_data.device)
         levels = self._levels(sigmas)
         shape = (len(levels), int(counts.sum()), self.features)
         if noise is not None and noise.ndim == 2:
@@ -91,7 +92,7 @@ class ConsistencyModel(nn.Module):
             x[points] = self._from_noise(x[points], levels, z[:, points], c[sets], counts[sets])
         return x
 
-    def _from_noise(self, x: Tensor, levels: list[float], z: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+    def _from_noise(self, x: Tensor, levels: list[float], z: Tensor, c: Condition, counts: Tensor) -> Tensor:
         """From x at the first level to data; z [len(levels), P, F] is what is added at the others."""
         for k, sigma in enumerate(levels):
             if k > 0:
@@ -138,7 +139,7 @@ class ConsistencyDistillation(Conditional):
         self.steps, self.target_decay, self.huber = steps, target_decay, huber
 
     def loss(
-        self, x: Tensor, c: Tensor, mask: Tensor | None = None, *, generator: torch.Generator | None = None
+        self, x: Tensor, c: Condition, mask: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Distance of student and target for each set [N]; see `Conditional.loss` for the shapes."""
         x, counts = pack(x, mask, len(c))
@@ -172,7 +173,7 @@ class ConsistencyDistillation(Conditional):
 
     def sample(
         self,
-        c: Tensor,
+        c: Condition,
         *,
         counts: Tensor | None = None,
         noise: Tensor | None = None,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from calogen.methods.conditional import (
+    Condition,
     Conditional,
+    Network,
+    bound,
     gaussian,
     in_groups,
     mean_per_set,
@@ -20,10 +22,7 @@ from calogen.methods.conditional import (
     per_point,
     refuse_unknown,
 )
-from calogen.methods.solvers import heun_edm, sigma_karras
-
-Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""F(x [P, F], c_noise [N], c [N, C], counts [N]) -> [P, F]."""
+from calogen.methods.solvers import Denoiser, heun_edm, sigma_karras
 
 
 class Scalings(NamedTuple):
@@ -52,7 +51,9 @@ def c_noise(sigma: Tensor) -> Tensor:
     return sigma.log() / 4
 
 
-def precondition(network: Network, scalings: Scalings, x: Tensor, sigma: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+def precondition(
+    network: Network, scalings: Scalings, x: Tensor, sigma: Tensor, c: Condition, counts: Tensor
+) -> Tensor:
     """D(x, σ | c) from the network F; `scalings` broadcast to the points [P, F], sigma is [N] or a scalar."""
     F = network(scalings.c_in * x, c_noise(sigma).expand(len(c)), c, counts)
     return torch.addcmul(scalings.c_skip * x, scalings.c_out, F)
@@ -94,10 +95,19 @@ class EDM(Conditional):
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
         self.stratified = stratified
 
-    def denoise(self, x: Tensor, sigma: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, sigma: Tensor, c: Condition, counts: Tensor) -> Tensor:
         """D(x, σ | c): packed x [P, F], sigma [N] (one a set, or a scalar), c [N, C], counts [N] -> [P, F]."""
-        scalings = edm_scalings(per_point(sigma, counts), self.sigma_data)
-        return precondition(self.network, scalings, x, sigma, c, counts)
+        return self.denoiser(c, counts)(x, sigma)
+
+    def denoiser(self, c: Condition, counts: Tensor) -> Denoiser:
+        """D(x, σ) for conditions c [N, C] and counts [N]; what the network makes of these alone is made once."""
+        network = bound(self.network, c, counts)
+
+        def D(x: Tensor, sigma: Tensor) -> Tensor:
+            scalings = edm_scalings(per_point(sigma, counts), self.sigma_data)
+            return precondition(lambda y, t, c, counts: network(y, t), scalings, x, sigma, c, counts)
+
+        return D
 
     def draw_sigma(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise levels of training [n], ln σ ~ N(p_mean, p_std²)."""
@@ -110,7 +120,7 @@ class EDM(Conditional):
         return (self.p_mean + self.p_std * math.sqrt(2) * torch.erfinv(2 * quantile - 1)).exp()
 
     def loss(
-        self, x: Tensor, c: Tensor, mask: Tensor | None = None, *, generator: torch.Generator | None = None
+        self, x: Tensor, c: Condition, mask: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Mean squared error of F against (x - c_skip x_σ)/c_out, over the points and features of each set [N].
 
@@ -127,7 +137,7 @@ class EDM(Conditional):
     @torch.no_grad()
     def sample(
         self,
-        c: Tensor,
+        c: Condition,
         *,
         counts: Tensor | None = None,
         noise: Tensor | None = None,
@@ -147,10 +157,9 @@ class EDM(Conditional):
             ValueError: for noise of another shape, or an unknown option.
         """
         refuse_unknown(options, "counts, noise, generator, steps")
-        counts = one_each(counts, c)
+        counts = one_each(counts, c, self.sigma_data.device)
         x = self.sigma_max * gaussian((int(counts.sum()), self.features), self.sigma_data, noise, generator)
         sigmas = sigma_karras(steps, self.sigma_min, self.sigma_max, self.rho, self.sigma_data.device)
         for sets, points in in_groups(counts):
-            D = partial(self.denoise, c=c[sets], counts=counts[sets])
-            x[points] = heun_edm(D, x[points], sigmas)
+            x[points] = heun_edm(self.denoiser(c[sets], counts[sets]), x[points], sigmas)
         return x

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from calogen.methods.conditional import (
     BoundNetwork,
+    Condition,
     Conditional,
     bound,
     gaussian,
@@ -39,12 +40,12 @@ class FromData(nn.Module):
         super().__init__()
         self.network = network
 
-    def bind(self, c: Tensor, counts: Tensor) -> BoundNetwork:
+    def bind(self, c: Condition, counts: Tensor) -> BoundNetwork:
         """See `calogen.methods.conditional.Bindable`."""
         network = bound(self.network, c, counts)
         return lambda x, t: -network(x, 1 - t)
 
-    def forward(self, x: Tensor, t: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, c: Condition, counts: Tensor) -> Tensor:
         """See `calogen.methods.conditional.Network`."""
         return self.bind(c, counts)(x, t)
 
@@ -73,7 +74,7 @@ class FlowMatching(Conditional):
         self.sigma_min = sigma_min
         self.stratified = stratified
 
-    def velocity(self, c: Tensor, counts: Tensor) -> Velocity:
+    def velocity(self, c: Condition, counts: Tensor) -> Velocity:
         """v(x, t) for conditions c [N, C] and counts [N]: packed x [P, F], t a scalar or one a set [N] -> [P, F]."""
         network = bound(self.network, c, counts)
         return lambda x, t: network(x, t.expand(len(c)))
@@ -89,7 +90,7 @@ class FlowMatching(Conditional):
     def loss(
         self,
         x: Tensor,
-        c: Tensor,
+        c: Condition,
         mask: Tensor | None = None,
         *,
         t: Tensor | None = None,
@@ -116,7 +117,7 @@ class FlowMatching(Conditional):
     @torch.no_grad()
     def sample(
         self,
-        c: Tensor,
+        c: Condition,
         *,
         counts: Tensor | None = None,
         noise: Tensor | None = None,
@@ -141,8 +142,9 @@ class FlowMatching(Conditional):
         step = _step(solver)
         if steps < 1:
             raise ValueError(f"a sample needs at least 1 step, not {steps}")
-        counts = one_each(counts, c)
-        x = gaussian((int(counts.sum()), self.features), c, noise, generator).clone()
+        like = next(self.parameters())
+        counts = one_each(counts, c, like.device)
+        x = gaussian((int(counts.sum()), self.features), like, noise, generator).clone()
         times = torch.linspace(0, 1, steps + 1, device=x.device, dtype=x.dtype)
         for sets, points in in_groups(counts):
             x[points] = integrate(self.velocity(c[sets], counts[sets]), x[points], times, step)
@@ -165,11 +167,11 @@ class OneStepFlow(Conditional):
         """A student that starts from a copy of the teacher's network."""
         return cls(copy.deepcopy(teacher.network).requires_grad_(True), teacher.features)
 
-    def forward(self, z: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+    def forward(self, z: Tensor, c: Condition, counts: Tensor) -> Tensor:
         """Noise [P, F] -> x [P, F]."""
         return z + bound(self.network, c, counts)(z, z.new_zeros(len(c)))
 
-    def loss(self, x: Tensor, c: Tensor, mask: Tensor | None = None, *, noise: Tensor | None = None) -> Tensor:
+    def loss(self, x: Tensor, c: Condition, mask: Tensor | None = None, *, noise: Tensor | None = None) -> Tensor:
         """Mean squared distance, over points and features of each set [N], to x [P, F] the teacher made of `noise`.
 
         Raises:
@@ -184,7 +186,7 @@ class OneStepFlow(Conditional):
     @torch.no_grad()
     def sample(
         self,
-        c: Tensor,
+        c: Condition,
         *,
         counts: Tensor | None = None,
         noise: Tensor | None = None,
@@ -193,8 +195,9 @@ class OneStepFlow(Conditional):
     ) -> Tensor:
         """Draw packed points [P, F] in one evaluation; see `FlowMatching.sample`."""
         refuse_unknown(options, "counts, noise, generator")
-        counts = one_each(counts, c)
-        z = gaussian((int(counts.sum()), self.features), c, noise, generator)
+        like = next(self.parameters())
+        counts = one_each(counts, c, like.device)
+        z = gaussian((int(counts.sum()), self.features), like, noise, generator)
         parts = [self(z[points], c[sets], counts[sets]) for sets, points in in_groups(counts)]
         return torch.cat([z[:0], *parts])
 

@@ -162,7 +162,7 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, plan: BandedPlan) -> Tensor:
         """h [P, d] -> [P, d]."""
-        k, q, v = self.key_query_value(h).view(len(h), self.heads, 3, -1).unbind(2)
+        k, q, v = self.key_query_value(h).view(len(h), self.heads, 3, h.shape[1] // self.heads).unbind(2)
         h = self.norm_attention(h + banded_attention(q, k, v, plan).reshape(h.shape))
         if h.device.type != "cpu" or torch.is_grad_enabled():
             return self._feedforward(h)

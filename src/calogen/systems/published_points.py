@@ -54,6 +54,57 @@ def point_transformer_from_allshowers(sd: Arrays) -> dict[str, Tensor]:
     return _renamed(sd, ALLSHOWERS_NAMES, "AllShowers")
 
 
+ATTENTION_NAMES = {
+    r"in_proj_(?P<kind>weight|bias)": r"query_key_value.\g<kind>",
+    r"out_proj\.(?P<kind>weight|bias)": r"output.\g<kind>",
+}
+
+BLOCK_NAMES = {
+    **{rf"self_attn\.{theirs}": rf"attention.{ours}" for theirs, ours in ATTENTION_NAMES.items()},
+    r"linear1\.(?P<kind>weight|bias)": r"widen.\g<kind>",
+    r"linear2\.(?P<kind>weight|bias)": r"narrow.\g<kind>",
+    r"norm1\.(?P<kind>weight|bias)": r"norm_attention.\g<kind>",
+}
+"""Names inside torch's transformer layers -> names of `SetBlock`, as far as encoder and decoder agree."""
+
+ENCODER_NAMES = BLOCK_NAMES | {r"norm2\.(?P<kind>weight|bias)": r"norm_feedforward.\g<kind>"}
+
+DECODER_NAMES = (
+    BLOCK_NAMES
+    | {rf"multihead_attn\.{theirs}": rf"memory_attention.{ours}" for theirs, ours in ATTENTION_NAMES.items()}
+    | {
+        r"norm2\.(?P<kind>weight|bias)": r"norm_memory.\g<kind>",
+        r"norm3\.(?P<kind>weight|bias)": r"norm_feedforward.\g<kind>",
+    }
+)
+
+HADRONIC_NAMES = {
+    r"timestep_embeding\.(\d)\.(weight|bias)": r"time.\1.\2",
+    r"context_embeding\.(\d)\.(weight|bias)": r"context.\1.\2",
+    r"context_embeding_ecal\.(\d)\.(weight|bias)": r"context_given.\1.\2",
+    r"compressor\.token_proj\.(weight|bias)": r"compressor.shares.\1",
+    r"compressor\.point_proj\.(weight|bias)": r"compressor.values.\1",
+    r"extra_layer\.(weight|bias)": r"widen.\1",
+    r"point_embeding\.1\.(weight|bias)": r"points.1.\1",
+    **{rf"denoiser\.layers\.(?P<n>\d+)\.{theirs}": rf"encoder.\g<n>.{ours}" for theirs, ours in ENCODER_NAMES.items()},
+    **{rf"trasf_decoder\.layers\.0\.{theirs}": rf"decoder.{ours}" for theirs, ours in DECODER_NAMES.items()},
+    r"decoder\.(\d)\.(weight|bias)": r"head.\1.\2",
+}
+"""Names inside `diffusion.inner_model` of CaloHadronic -> names of `HadronicTransformer`."""
+
+
+def hadronic_transformer_from_calohadronic(sd: Arrays) -> dict[str, Tensor]:
+    """State dict of `HadronicTransformer` from that of a published denoiser, of the ECal or of the HCal.
+
+    Args:
+        sd: arrays by the authors' names; what stands before a name inside `diffusion.inner_model` is ignored.
+
+    Raises:
+        ValueError: for a name that is not part of it.
+    """
+    return _renamed(sd, HADRONIC_NAMES, "a denoiser of CaloHadronic")
+
+
 def _renamed(sd: Arrays, names: Mapping[str, str], model: str) -> dict[str, Tensor]:
     """All arrays but the frequencies by our names; what stands before a name of theirs is ignored."""
     state: dict[str, Tensor] = {}

@@ -105,7 +105,7 @@ class PointTransformer(nn.Module):
             raise ValueError("the points in the layers of a set must add up to its count")
         if n and not 0 <= float(particle.min()) <= float(particle.max()) < self.particles:
             raise ValueError(
-                f"particles {float(particle.min())} to {float(particle.max())}, known are {self.particles}"
+                f"particles {float(particle.min())} to {float(particle.max())}, known are 0 to {self.particles - 1}"
             )
         of_set = torch.repeat_interleave(torch.arange(n, device=c.device), whole.sum(1))
         layer = torch.repeat_interleave(torch.arange(self.layers, device=c.device).repeat(n), whole.flatten())

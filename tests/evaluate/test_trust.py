@@ -170,9 +170,9 @@ def test_every_other_shower_twice(samples, undamaged):
     assert found["copies", "repeats"].value == 1
     assert found["copies", "repeats"].significance > 10
     assert undamaged["copies", "repeats"].indistinguishable
-    moved = moves(found, undamaged)
     neighbours = ("precision", "recall", "density", "coverage")
-    assert moved["observables", "coverage"] < -1
+    assert found["observables", "coverage"].significance > 5
+    assert undamaged["observables", "coverage"].indistinguishable
     rest = [k for k in found if k[0] != "copies" and k[1] not in neighbours]
     assert np.mean([found[k].significance < 3 for k in rest]) > 0.95
     assert max(found[k].significance for k in rest) < 5

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calogen.data.incident import Incident
 from calogen.data.projection import project
 from calogen.data.showers import Showers
-from calogen.evaluate.bootstrap import RATIO_REPLICAS, difference_score
+from calogen.evaluate.bootstrap import RATIO_REPLICAS
 from calogen.evaluate.clusters import SEED_SHARE, Towers, cluster, towers_of
 from calogen.evaluate.findings import Curve, Findings, Series
 from calogen.evaluate.metrics import Score
@@ -161,21 +161,41 @@ def _scores(
     k: int, where: str, distance: NDArray[np.float64], found: list[_Found], rng: np.random.Generator
 ) -> list[Score]:
     n = (len(found[0].number), len(found[1].number))
-    mean, half = [], []
-    for f in found:
-        drawn = f.resolved[rng.integers(0, len(f.number), (RATIO_REPLICAS, len(f.number)))].mean(axis=1)
-        # Where all pairs agree, drawing them again shows no scatter; a binomial of their number still allows some.
-        least = float(wilson_error(np.zeros(1), len(f.number))[0])
-        share = f.resolved.mean(axis=0)
-        mean.append((float(share.mean()), max(float(drawn.mean(axis=1).std(ddof=1)), least)))
-        halves = np.array([half_distance(distance, s) for s in drawn])
-        scatter = float(np.nanstd(halves, ddof=1)) if np.isfinite(halves).sum() > 1 else math.nan
-        half.append((half_distance(distance, share), max(scatter, least * float(np.diff(distance).min()))))
-    scores = [difference_score(f"resolved_{k}", "difference", "", f"Share found as two, {where}", mean[0], mean[1], n)]
-    if all(math.isfinite(v) for v, _ in half):
-        title = f"Distance d_50, {where}"
-        scores.append(difference_score(f"half_distance_{k}", "difference", "mm", title, half[0], half[1], n))
+    first, second = (rng.integers(0, size, (RATIO_REPLICAS, size)) for size in n)
+    # Pairs of one place in both samples have nearly the same energy, distance and cell: they are drawn together.
+    drawn = [f.resolved[i].mean(axis=1) for f, i in zip(found, (first, first if n[0] == n[1] else second), strict=True)]
+    share = [f.resolved.mean(axis=0) for f in found]
+    # Where all pairs agree, drawing them again shows no scatter; a binomial of their number still allows some.
+    least = math.hypot(*(float(wilson_error(np.zeros(1), size)[0]) for size in n))
+    title = f"Share found as two, {where}"
+    means = (np.array([s.mean() for s in share]), np.stack([d.mean(axis=1) for d in drawn]))
+    scores = [_difference(f"resolved_{k}", "", title, *means, least / distance.size, n)]
+    halves = (
+        np.array([half_distance(distance, s) for s in share]),
+        np.array([[half_distance(distance, s) for s in d] for d in drawn]),
+    )
+    if np.isfinite(halves[0]).all():
+        least *= float(np.diff(distance).min())
+        scores.append(_difference(f"half_distance_{k}", "mm", f"Distance d_50, {where}", *halves, least, n))
     return scores
+
+
+def _difference(
+    name: str,
+    unit: str,
+    title: str,
+    values: NDArray[np.float64],
+    drawn: NDArray[np.float64],
+    least: float,
+    n: tuple[int, int],
+) -> Score:
+    """Of a number of both samples `[2]`, with what drawing pairs again `[2, replicas]` shows, at least `least`."""
+    known = drawn[:, np.isfinite(drawn).all(axis=0)]
+    together, own = (float(v.std(ddof=1)) if v.size > 1 else 0.0 for v in (known[0] - known[1], known[1]))
+    apart = float(np.sqrt(known.var(axis=1, ddof=1).sum())) if known.shape[1] > 1 else 0.0
+    spread = own * math.sqrt(1 + n[1] / n[0]) * (together / apart if apart > 0 else 1.0)
+    error = max(together, least)
+    return Score(name, "difference", unit, float(values[0] - values[1]), error, 0.0, max(spread, least), "both", title)
 
 
 def _curve(k: int, where: str, distance: NDArray[np.float64], found: list[_Found]) -> Curve:

@@ -14,7 +14,7 @@ from calogen.evaluate.points import parts_named
 from calogen.evaluate.protocol import judge_aligned
 from calogen.evaluate.voxel_sample import VoxelPair
 
-PARTS = parts_named(("sections", "mip", "hadronic", "response", "correlations", "copies"))
+PARTS = parts_named(("sections", "mip", "hadronic", "response", "correlations", "distances", "copies"))
 N = 300
 SPLITS = 3
 

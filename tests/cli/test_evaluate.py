@@ -80,6 +80,14 @@ def test_files_of_one_name_are_called_by_their_folders(files, draw, tmp_path):
     assert [m.label for m in models] == [f"{tmp_path.name}/a", "other/a"]
 
 
+def test_the_terminal_says_what_has_no_scores(files, capsys):
+    start = ["evaluate", files["a"], "--truth", files["geant4"], "-o", files["new"]]
+    assert main([*start, "--parts", "distances,copies,classifier_all"]) == 0
+    out = capsys.readouterr().out
+    for words in ("distances need at least 100", "at least 100 showers of each", "needs at least 200"):
+        assert words in out
+
+
 def _voxels(s: Showers) -> Voxels:
     return voxelize(Showers(s.x, s.y, s.layer, s.energy, s.offsets, s.incident, detector("calochallenge-2")))[0]
 
@@ -109,7 +117,8 @@ def test_voxels_of_other_spectra_are_matched(draw, tmp_path):
     write(paths[1], both[1])
     assert main(["evaluate", *map(str, paths), "-o", str(tmp_path / "report"), "-q", "--match"]) == 0
     scores = json.loads((tmp_path / "report" / "scores.json").read_text())
-    notes = scores["models"][0]["findings"][0]["notes"]
+    assert scores["settings"]["match"]
+    notes = scores["models"][0]["warnings"]
     kept = int(notes[0].split(" generated")[0].split()[-1])
     assert "were matched" in notes[0]
     assert 20 <= kept <= low.sum()
@@ -157,6 +166,7 @@ def test_options_that_contradict_each_other_are_refused(files, capsys):
     start = ["evaluate", files["a"], "--truth", files["geant4"], "-o", files["new"]]
     for more, words in (
         (["--repeats", "0"], "--repeats 0"),
+        (["--seed", "-1"], "--seed -1"),
         (["--parts", "classifier_all", "--classifier", "none"], "exclude each other"),
         (["--parts", "magic"], "unknown part 'magic'"),
         (["--training", files["box"]], "detector"),

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from calogen import Incident
+from calogen import ILD_ECAL, Incident
 from calogen.evaluate import evaluate
-from calogen.evaluate.incidents import MATCH_WIDTH, match_incident
+from calogen.evaluate.incidents import MATCH_WIDTH, cautions, match_incident
+from calogen.evaluate.observables import Binning, observe_all
 
 ENERGIES = arrays(np.float64, st.integers(1, 60), elements=st.floats(1.0, 4.0))
 
@@ -51,3 +52,16 @@ def test_few_showers_are_noticed(make_toy):
     gun = Incident.gun(100, seed=7)
     e = evaluate(make_toy(100, 6, incident=gun), make_toy(100, 7, incident=gun), replicas=20)
     assert [w for w in e.warnings if "only 100 generated, 100 truth showers: below 250" in w]
+
+
+def test_other_mixtures_and_units_are_said(make_toy):
+    binning = Binning.of(ILD_ECAL)
+    base = make_toy(300, 5)
+    seen = [observe_all([s], binning, ILD_ECAL) for s in (base, make_toy(300, 6))]
+    assert not any("mixed" in w or "units" in w for w in cautions(*seen))
+    kinds = [np.where(np.arange(300) % k == 0, 11, 22) for k in (2, 7)]
+    half = [dataclasses.replace(o, pdg=k) for o, k in zip(seen, kinds, strict=True)]
+    assert any("mixed differently" in w and "11: 50%" in w for w in cautions(*half))
+    mev = dataclasses.replace(seen[0], visible_energy=seen[0].visible_energy * 1000)
+    assert any("check the energy units" in w for w in cautions(mev, seen[1]))
+    assert any("check the energy units" in w for w in cautions(seen[1], mev))

@@ -1,5 +1,7 @@
 """Distances against values known on paper, and floors against the statistics of independent draws."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm, wasserstein_distance
 
+from calogen.evaluate.bootstrap import ratio_score
 from calogen.evaluate.metrics import (
     Resampling,
     divergence_score,
@@ -180,3 +183,10 @@ def test_independent_floor_sample_sets_the_floor():
     plan = Resampling(2000, 2000, False, 100, 9, n_floor=2000)
     score = divergence_score("x", a, b, plan, independent=c)
     assert score.floor == pytest.approx(float(jensen_shannon(c.sum(0), b.sum(0))))
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.5, 1.0), (3.0, 2.0), (1.0 + 1e-7, 1.0), (1.0, 1.02)])
+def test_a_ratio_has_the_same_verdict_whichever_is_the_truth(a, b):
+    one, other = (ratio_score("x", "ratio", "", v, w, (9, 9)) for v, w in (((a, 0.1), (b, 0.2)), ((b, 0.2), (a, 0.1))))
+    assert one.significance == pytest.approx(other.significance, rel=1e-5)
+    assert one.significance == pytest.approx(abs(math.log(a / b)) / math.hypot(0.1 / a, 0.2 / b), rel=1e-5)

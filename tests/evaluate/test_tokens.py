@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from calogen.detector.catalog import BOX_30
+from calogen.evaluate.points import judge_part
 from calogen.evaluate.tokens import judge_tokens, nearest
 
 
@@ -58,3 +59,12 @@ def test_other_showers_are_refused(toy, make_toy):
     with pytest.raises(ValueError, match="cannot be paired in order"):
         judge_tokens(toy, fewer, pairing="order")
     assert "nearest" in judge_tokens(toy[:20], fewer[:20]).notes[0]
+
+
+def test_as_a_part_it_compares_the_very_same_showers(make_toy):
+    truth = make_toy(120, 71)
+    moved = dataclasses.replace(truth, x=truth.x + np.float32(2))
+    found = judge_part("tokens", moved, truth, keep=50)
+    assert _scores(found)["x", "bias"].value == pytest.approx(2, abs=0.01)
+    with pytest.raises(ValueError, match="particle"):
+        judge_part("tokens", make_toy(120, 72), truth)

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from calogen.cli.files import DetectorName, named_detector
 from calogen.cli.judging import Classifier, Options, Protocol, dataset_of, judge, ranked
 from calogen.cli.options import Overwrite, Quiet
-from calogen.cli.output import require_free_folder
+from calogen.cli.output import blamed_on_output, require_free_folder
 from calogen.cli.samples import Files, examine, roles
 from calogen.cli.screen import say, table
 
@@ -57,7 +57,8 @@ def evaluate(
             metavar="NAMES",
             help="Parts of the point-cloud judgement, with commas, or 'none': sections, mip, hadronic, response, "
             "correlations, angle, clusters, diphoton, classifier_all, classifier_caloclouds2, "
-            "classifier_calohadronic, distances, copies; default all.",
+            "classifier_calohadronic, distances, copies; default all. On request also tokens: resolution of a "
+            "reconstruction (FILE) of the very showers of the truth.",
         ),
     ] = None,
     classifier: Annotated[
@@ -114,14 +115,14 @@ def evaluate(
         true.provenance(),
         standing=None if dataset is None else ranked(dataset, judged),
         competition=judged.competition,
+        settings=options.described(examined),
     )
-    page = write_report(judgement, output, displays=_displays(examined), overwrite=overwrite)
+    with blamed_on_output(output):
+        page = write_report(judgement, output, displays=_displays(examined), overwrite=overwrite)
     score_tables(judgement, quiet=quiet)
     if judgement.standing is not None:
         standing_table(judgement.standing, quiet=quiet)
-    for comparison in judged.comparisons:
-        for note in comparison.notes:
-            say(f"note: {comparison.label}: {note}", quiet=quiet)
+    notes(judgement, quiet=quiet)
     say(f"report in {page}", quiet=quiet)
 
 
@@ -157,6 +158,18 @@ def score_tables(judgement: Judgement, *, quiet: bool = False) -> None:
         for line in _aligned([("", "floor", *labels), *rows]):
             say(line, quiet=quiet)
         say("", quiet=quiet)
+
+
+def notes(judgement: Judgement, *, quiet: bool = False) -> None:
+    """What a reader must know of each comparison, and the sections that have no scores, with the reason."""
+    for comparison in judgement.comparisons:
+        left_out = [f"{f.title}: {note}" for f in comparison.sections if not f.scores for note in f.notes[:1]]
+        for note in (*comparison.notes, *left_out):
+            say(f"note: {comparison.label}: {note}", quiet=quiet)
+    together = judgement.competition
+    if together is not None and not together.scores:
+        for note in together.notes[:1]:
+            say(f"note: {together.title}: {note}", quiet=quiet)
 
 
 def standing_table(standing: Standing, *, quiet: bool = False) -> None:

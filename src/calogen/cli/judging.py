@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from calogen.cli.samples import Files, Sample
 
@@ -33,6 +33,22 @@ class Options:
     seed: int
     quiet: bool
 
+    def described(self, files: Files) -> dict[str, Any]:
+        """How the files were judged, in plain values: what is needed to do it again."""
+        from importlib.metadata import version
+
+        named = {"floor": files.floor, "training": files.training}
+        voxels = by_voxels(files.truth, self)
+        return {
+            "calogen": version("calogen"),
+            "protocol": "voxels" if voxels else "points",
+            "parts": "all" if self.parts is None else ", ".join(self.parts) or "none",
+            "classifier": self.classifier,
+            "repeats": self.repeats,
+            "match": self.match,
+            **{name: file.provenance() for name, file in named.items() if file is not None},
+        }
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -48,6 +64,8 @@ def judge(files: Files, options: Options) -> Judged:
     Raises:
         ValueError: options of the other protocol, or samples that cannot be judged.
     """
+    if options.seed < 0:
+        raise ValueError(f"--seed {options.seed}: give 0 or a positive number")
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats}: a classifier must be trained at least once")
     if by_voxels(files.truth, options):

@@ -89,7 +89,7 @@ def _parts(
     names: Sequence[str], options: Options, training: Collected | None, bar: Callable[[Epoch], None] | None = None
 ) -> tuple[Part, ...]:
     from calogen.evaluate.copies import Copies
-    from calogen.evaluate.points import PARTS
+    from calogen.evaluate.points import parts_named
 
     own: dict[str, Part] = _classifiers(options, bar) | {Copies.name: Copies(training)}
-    return tuple(own.get(name, PARTS[name]) for name in names)
+    return tuple(own.get(name) or parts_named((name,))[0] for name in names)

@@ -29,6 +29,7 @@ def judge_voxels(files: Files, options: Options) -> Judged:
     Raises:
         ValueError: samples that cannot be judged.
     """
+    from calogen.evaluate.incidents import cautions
     from calogen.evaluate.judgement import Comparison
 
     truth = None if options.match else _observed(files.truth, options)
@@ -43,9 +44,16 @@ def judge_voxels(files: Files, options: Options) -> Judged:
             made, true, remarks = _observed(model, options), truth, ()
         with about(model, files.truth):
             findings = _findings(model.label, made, true, training, options)
-        first = replace(findings[0], notes=(*remarks, *findings[0].notes))
+        warnings = (*remarks, *cautions(made.features, true.features))
+        first = replace(findings[0], notes=tuple(n for n in findings[0].notes if n not in warnings))
         comparisons.append(
-            Comparison(model.label, model.n_showers, (first, *findings[1:]), provenance=model.provenance())
+            Comparison(
+                model.label,
+                model.n_showers,
+                (first, *findings[1:]),
+                provenance=model.provenance(),
+                warnings=warnings,
+            )
         )
         observed[model.label] = made
     # Matched models have a truth each: nothing that they could compete for together.

@@ -16,6 +16,9 @@ Statistic = Callable[[NDArray[np.float64]], float]
 RATIO_REPLICAS = 120
 """Resamplings behind the error of one statistic: it is known to 6 %."""
 
+NEARLY_ONE = 1e-6
+"""A ratio so near to one has the error of its logarithm."""
+
 
 def resampled(
     values: NDArray[Any], statistic: Statistic, rng: np.random.Generator, replicas: int = RATIO_REPLICAS
@@ -47,11 +50,14 @@ def ratio_score(
     """Ratio of a statistic (value, error) of both samples to be compared with one, either side of it.
 
     The floor is exactly one: two Geant4 samples agree on average. `floor_error` is the ratio's standard deviation for
-    two Geant4 samples of the `n` = (generated, true) showers.
+    two Geant4 samples of the `n` = (generated, true) showers. The error is such that ratio - 1 has the significance of
+    ln(ratio): the same whichever sample is called the truth, where that of the ratio itself is larger below one.
     """
     (a, a_error), (b, b_error) = generated, truth
     ratio = a / b if b else math.nan
     error = math.hypot(a_error, ratio * b_error) / abs(b) if b else math.nan
+    if ratio > 0 and abs(ratio - 1) > NEARLY_ONE:
+        error *= (ratio - 1) / math.log(ratio) / ratio
     spread = abs(b_error / b) * math.sqrt(1 + n[1] / n[0]) if b else math.nan
     return Score(observable, metric, "", ratio, error, 1.0, spread, sense="both", title=title)
 

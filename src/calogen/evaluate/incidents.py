@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp
+from scipy.stats import chi2_contingency, ks_2samp
 
 from calogen.data.incident import DIRECTION_TOLERANCE
 from calogen.data.showers import Showers
@@ -25,6 +25,8 @@ SAME_INCIDENT_TOLERANCE = 1e-4
 """Relative difference of incident energies up to which two samples count as the same particles (with directions)."""
 SAME_SHOWERS_SHARE = 0.01
 """Independent showers never have the same visible energy to the last bit; above this share of them it is said."""
+FAR_OFF = 10.0
+"""Mean visible energies this many times apart are no physics: a unit is wrong."""
 MATCH_WIDTH = 0.02
 """Width in ln E of the bins in which `match_incident` makes two spectra equal: far below any calorimeter's response."""
 
@@ -112,7 +114,13 @@ def check_sizes(gen: Particles, true: Particles, floor: Particles | None = None)
 
 def cautions(gen: Particles, true: Particles) -> list[str]:
     """What a reader of the scores must know of the samples: other spectra, few showers, the same showers twice."""
-    return [*_spectrum_warnings(gen, true), *_size_warnings(gen, true), *_identity_warnings(gen, true)]
+    return [
+        *_spectrum_warnings(gen, true),
+        *_mixture_warnings(gen, true),
+        *_unit_warnings(gen, true),
+        *_size_warnings(gen, true),
+        *_identity_warnings(gen, true),
+    ]
 
 
 def _spectrum_warnings(gen: Particles, true: Particles) -> list[str]:
@@ -135,6 +143,32 @@ def _spectrum_warnings(gen: Particles, true: Particles) -> list[str]:
                 f"the scores include that difference; {remedy}"
             )
     return warnings
+
+
+def _mixture_warnings(gen: Particles, true: Particles) -> list[str]:
+    types = np.unique(np.concatenate([gen.pdg, true.pdg]))
+    if types.size < 2:
+        return []
+    counts = np.array([[np.sum(s.pdg == t) for t in types] for s in (gen, true)])
+    p = float(chi2_contingency(counts).pvalue)
+    if p >= DIFFERENT_INCIDENT_P:
+        return []
+    a, b = (", ".join(f"{t}: {c / n.sum():.0%}" for t, c in zip(types, n, strict=True)) for n in counts)
+    return [
+        f"particle types are mixed differently (chi-squared p = {p:.1e}; PDG codes generated {a}; truth {b}): the "
+        "scores include that difference; draw showers for the particles of the truth"
+    ]
+
+
+def _unit_warnings(gen: Particles, true: Particles) -> list[str]:
+    response = [float(np.sum(s.visible_energy) / np.sum(s.incident_energy)) for s in (gen, true)]
+    ratio = response[0] / response[1]
+    if 1 / FAR_OFF < ratio < FAR_OFF:
+        return []
+    return [
+        f"visible energies are {ratio:.3g} times those of the truth (visible over incident: generated "
+        f"{response[0]:.3g}, truth {response[1]:.3g}): check the energy units of both files"
+    ]
 
 
 def _size_warnings(gen: Particles, true: Particles) -> list[str]:

@@ -25,7 +25,8 @@ class Comparison:
     """One model against the truth.
 
     `findings` are the parts of the judgement; `evaluation` is the point-cloud table where there is one: its scores and
-    histograms stand before `findings` in `sections`. `provenance` is what is known of the model's file.
+    histograms stand before `findings` in `sections`. `provenance` is what is known of the model's file, `warnings`
+    what a reader of the scores must know of the samples beyond what the table says.
     """
 
     label: str
@@ -33,6 +34,7 @@ class Comparison:
     findings: tuple[Findings, ...] = ()
     evaluation: Evaluation | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def sections(self) -> tuple[Findings, ...]:
@@ -43,13 +45,14 @@ class Comparison:
     @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about this comparison as a whole."""
-        return () if self.evaluation is None else self.evaluation.warnings
+        return (*self.warnings, *(() if self.evaluation is None else self.evaluation.warnings))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; means by energy and losses of the readout where the point-cloud table is there."""
         e = self.evaluation
-        table = {} if e is None else {"same_incidents": e.same_incidents, "warnings": list(e.warnings)}
+        table: dict[str, Any] = {"warnings": list(self.notes)}
         if e is not None:
+            table["same_incidents"] = e.same_incidents
             table["response"] = [asdict(b) for b in (*e.decades, *e.response)]
             table["losses"] = {"generated": asdict(e.generated_losses), "truth": asdict(e.truth_losses)}
         return (
@@ -64,7 +67,7 @@ class Judgement:
     """Models against the same truth, in one detector. `truth` names the file, `provenance` says what is known of it.
 
     `standing` is where the models stand among published ones, where that was asked; `competition` what a classifier of
-    all models found, with one score a model.
+    all models found, with one score a model; `settings` says how it was judged.
 
     Raises:
         ValueError: no model, two models of one name, or a model whose parts share a name.
@@ -78,6 +81,7 @@ class Judgement:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     standing: Standing | None = None
     competition: Findings | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels = [c.label for c in self.comparisons]
@@ -109,6 +113,7 @@ class Judgement:
             "format": FORMAT,
             "detector": self.detector,
             "seed": self.seed,
+            "settings": dict(self.settings),
             "truth": {"label": self.truth, "n_showers": self.n_truth, "provenance": dict(self.provenance)},
             "models": [c.to_dict() for c in self.comparisons],
         }

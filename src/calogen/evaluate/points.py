@@ -25,6 +25,7 @@ from calogen.evaluate.response import Response
 from calogen.evaluate.sections import Sections
 from calogen.evaluate.shower_classifier import shower_classifiers
 from calogen.evaluate.shower_distances import Distances
+from calogen.evaluate.tokens import TokenResolution
 
 _DEFAULTS: tuple[Part, ...] = (
     Sections(),
@@ -40,7 +41,9 @@ _DEFAULTS: tuple[Part, ...] = (
     Copies(),
 )
 PARTS: dict[str, Part] = {part.name: part for part in _DEFAULTS}
-"""Every part by its name, with its defaults."""
+"""The parts of every judgement by their names, with their defaults."""
+ON_REQUEST: dict[str, Part] = {TokenResolution.name: TokenResolution()}
+"""Parts for special samples, which are judged only where they are named."""
 
 
 class PointJudgement(NamedTuple):
@@ -178,10 +181,11 @@ def parts_named(parts: Sequence[str | Part]) -> tuple[Part, ...]:
     Raises:
         ValueError: an unknown name, or one given twice.
     """
+    known = PARTS | ON_REQUEST
     for name in (p for p in parts if isinstance(p, str)):
-        if name not in PARTS:
-            raise ValueError(f"unknown part {name!r} of the judgement; known: {', '.join(PARTS)}")
-    chosen = tuple(PARTS[p] if isinstance(p, str) else p for p in parts)
+        if name not in known:
+            raise ValueError(f"unknown part {name!r} of the judgement; known: {', '.join(known)}")
+    chosen = tuple(known[p] if isinstance(p, str) else p for p in parts)
     names = [p.name for p in chosen]
     for name in names:
         if names.count(name) > 1:

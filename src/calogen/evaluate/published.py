@@ -20,6 +20,10 @@ from calogen.evaluate.findings import Findings
 from calogen.evaluate.metrics import Score
 
 GEANT4 = "Geant4"
+RANK_SIGMA = 2.0
+"""Errors that the range of ranks covers: 95 %."""
+METRIC = "separation"
+"""Scores that cannot be negative."""
 OURS = "model"
 Better = Literal["low", "high", "geant4"]
 """Which values are good: low ones, high ones, or those near that of Geant4 against itself."""
@@ -106,7 +110,7 @@ class Entry:
 
     `carried` is `value` for published numbers. For a score of ours with a floor it is what the score would be with as
     many showers as the challenge had. `rank` counts from 1; None for Geant4. `rank_range` are the ranks with `carried`
-    one `error` better and worse.
+    `RANK_SIGMA` errors better and worse.
     """
 
     value: float
@@ -213,7 +217,8 @@ def _carried(column: Column, score: Score, geant4: Submission) -> float:
         return max(score.value**2 - score.floor**2, 0.0) ** 0.5
     if column.better == "geant4":
         return geant4.values[column.key] * (score.value / score.floor if score.floor else 1.0)
-    return geant4.values[column.key] + score.value - score.floor
+    carried = geant4.values[column.key] + score.value - score.floor
+    return max(carried, 0.0) if score.metric == METRIC else carried
 
 
 def _ranked(lines: list[Line]) -> list[Line]:
@@ -225,7 +230,7 @@ def _ranked(lines: list[Line]) -> list[Line]:
         bad = {i: _badness(column, ranked[i][key], centre) for i in models}
         for i in models:
             others = [bad[k] for k in models if k != i]
-            margin = ranked[i][key].error or 0.0
+            margin = RANK_SIGMA * (ranked[i][key].error or 0.0)
             best, rank, worst = (1 + sum(o < bad[i] + shift for o in others) for shift in (-margin, 0.0, margin))
             ranked[i][key] = replace(ranked[i][key], rank=rank, rank_range=(best, worst))
     return [Line(line.name, entries, line.ours) for line, entries in zip(lines, ranked, strict=True)]

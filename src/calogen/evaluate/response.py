@@ -102,7 +102,7 @@ class Response:
     def findings(self, pair: SamplePair) -> Findings:
         """Ratios of mean and resolution in bins of energy, and of the two terms of the fit."""
         gen, true = pair.generated.observed, pair.truth.observed
-        bins = energy_bins(true.incident_energy)
+        bins = energy_bins(true.incident_energy, min(len(gen), len(true)))
         rng = np.random.default_rng([pair.seed, 21])
         kept = [b for b in bins if min(_inside(s, b).sum() for s in (gen, true)) >= MIN_BIN // 2]
         if not kept:
@@ -119,13 +119,17 @@ class Response:
         return Findings(self.name, "Linearity and resolution", TEXT, tuple(scores), curves, notes=notes)
 
 
-def energy_bins(energy_gev: NDArray[Any]) -> list[tuple[float, float]]:
-    """Ranges [low, high) of incident energy with at least `MIN_BIN` showers each, or one for each fixed energy."""
+def energy_bins(energy_gev: NDArray[Any], showers: int | None = None) -> list[tuple[float, float]]:
+    """Ranges [low, high) of incident energy of equal content, or one for each fixed energy.
+
+    Each has at least `MIN_BIN` of `showers`, the smaller sample's number, if that has this spectrum.
+    """
+    n = energy_gev.size if showers is None else showers
     energy = energy_gev.astype(np.float64)
     fixed = np.unique(energy)
     if fixed.size <= FIXED_ENERGIES:
         return [(e * (1 - 1e-6), e * (1 + 1e-6)) for e in fixed.tolist()]
-    edges = quantile_edges(energy, max(1, min(MOST_BINS, energy.size // MIN_BIN)))
+    edges = quantile_edges(energy, max(1, min(MOST_BINS, n // MIN_BIN)))
     edges[-1] = np.nextafter(edges[-1], np.inf)
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 

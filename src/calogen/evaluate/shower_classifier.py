@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from calogen.evaluate.classifier import Classified, classify_repeats
 from calogen.evaluate.classifier_scores import Floor, classify_halves, score_repeats
 from calogen.evaluate.classifier_settings import PRESETS, ClassifierSettings
@@ -19,7 +16,7 @@ from calogen.evaluate.findings import Findings
 from calogen.evaluate.log_posterior import log_posteriors
 from calogen.evaluate.observables import Observed
 from calogen.evaluate.parts import Batch, Rows, SamplePair
-from calogen.evaluate.shower_features import INCIDENT_FEATURES, Choice, shower_features
+from calogen.evaluate.shower_features import Choice, plain_observables, shower_features
 
 REPEATS = 5
 """Trainings of each classifier: with the default split every shower is in a third sample once."""
@@ -75,30 +72,17 @@ class ShowerClassifier:
             halves = classify_halves(truth, settings, repeats=repeats, seed=seed, progress=self.progress)
         scores = score_repeats(trained, settings, halves, seed=seed, name=self.name, title=title)
         scores = replace(scores, text=f"{len(names)} observables of each shower. {scores.text}")
-        return scores if self.features != "all" else self._with_tails(scores, trained, generated, truth, names, pair)
+        return scores if self.features != "all" else self._with_tails(scores, trained, pair)
 
     @property
     def least(self) -> int:
         """Showers that each sample must have."""
         return MIN_SHOWERS if self.floor == "permuted" else 2 * MIN_SHOWERS
 
-    def _with_tails(
-        self,
-        scores: Findings,
-        trained: tuple[Classified, ...],
-        generated: NDArray[np.float32],
-        truth: NDArray[np.float32],
-        names: tuple[str, ...],
-        pair: SamplePair,
-    ) -> Findings:
-        seen = Observables(
-            generated[:, INCIDENT_FEATURES:],
-            truth[:, INCIDENT_FEATURES:],
-            names[INCIDENT_FEATURES:],
-            None,
-            pair.generated.observed.incident_energy,
-            pair.truth.observed.incident_energy,
-        )
+    def _with_tails(self, scores: Findings, trained: tuple[Classified, ...], pair: SamplePair) -> Findings:
+        made, true = pair.generated.observed, pair.truth.observed
+        (a, names, units), (b, _, _) = plain_observables(made), plain_observables(true)
+        seen = Observables(a, b, names, units, made.incident_energy, true.incident_energy)
         tails = classifier_tails(weights_of(trained), seen, name=self.name)
         return replace(
             scores,

@@ -37,7 +37,7 @@ def shower_features(observed: Observed, choice: Choice = "caloclouds2") -> tuple
     Raises:
         ValueError: another choice.
     """
-    energy, hits = observed.energy_per_layer[:, 1:-1], observed.hits_per_layer[:, 1:-1]
+    energy, _hits = observed.energy_per_layer[:, 1:-1], observed.hits_per_layer[:, 1:-1]
     cog = {f"centre of gravity {axis}": np.nan_to_num(getattr(observed, f"cog_{axis}")) for axis in "xyz"}
     size = {"hits": observed.hits, "visible over incident energy": observed.visible_energy / observed.incident_energy}
     match choice:
@@ -52,11 +52,38 @@ def shower_features(observed: Observed, choice: Choice = "caloclouds2") -> tuple
             incident = {"logarithm of incident energy": np.log10(observed.incident_energy)}
             incident |= {f"direction {axis}": observed.direction[:, k] for k, axis in enumerate("xy")}
             per_gev = 1 / observed.incident_energy[:, None]
-            layers = _each(energy * per_gev, "energy in layer") | _each(hits * per_gev, "hits in layer")
-            rings = _each(_rings(observed.energy_per_radius) * per_gev, "energy in ring")
-            rings |= _each(_rings(observed.hits_per_radius) * per_gev, "hits in ring")
-            return _stacked(incident | size | cog | layers | rings)
+            parts = {name: rows * per_gev for name, rows in _parts(observed).items()}
+            return _stacked(incident | size | cog | _columns(parts))
     raise ValueError(f"features {choice!r} of showers are not known; choose caloclouds2, calohadronic or all")
+
+
+def plain_observables(observed: Observed) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
+    """What is to be read about showers, `[N, d]`, with names and units: the observables of `all` but for the incident
+    particle, as they are instead of over the incident energy.
+    """
+    parts = _parts(observed)
+    values, names = _stacked(
+        {"visible energy": observed.visible_energy, "hits": observed.hits}
+        | {f"centre of gravity {axis}": np.nan_to_num(getattr(observed, f"cog_{axis}")) for axis in "xyz"}
+        | _columns(parts)
+    )
+    units = ["GeV", "", "mm", "mm", "layers"]
+    units += ["GeV" if name.startswith("energy") else "" for name in names[len(units) :]]
+    return values, names, tuple(units)
+
+
+def _parts(observed: Observed) -> dict[str, NDArray[Any]]:
+    """Energy and hits of each layer and ring, `[N, layers]` and `[N, rings]`."""
+    return {
+        "energy in layer": observed.energy_per_layer[:, 1:-1],
+        "hits in layer": observed.hits_per_layer[:, 1:-1],
+        "energy in ring": _rings(observed.energy_per_radius),
+        "hits in ring": _rings(observed.hits_per_radius),
+    }
+
+
+def _columns(parts: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: column for part, rows in parts.items() for name, column in _each(rows, part).items()}
 
 
 def _rings(rows: NDArray[Any]) -> NDArray[Any]:

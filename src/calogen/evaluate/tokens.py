@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from calogen.detector.geometry import CartesianCells, Detector
 from calogen.evaluate.findings import Curve, Findings, Series
 from calogen.evaluate.incidents import SAME_INCIDENT_TOLERANCE
 from calogen.evaluate.metrics import Score
+from calogen.evaluate.parts import Batch, Rows, SamplePair
 
 Pairing = Literal["order", "nearest"]
 """How points are paired: point k with point k, or each reconstructed point with the nearest original one."""
@@ -38,6 +40,29 @@ TEXT = (
     "cells cannot tell: their side over sqrt(12); the floor of all others is zero. Errors come from drawing showers "
     "again."
 )
+
+
+@dataclass(frozen=True)
+class TokenResolution:
+    """`judge_tokens` as a part of the judgement: of the showers that both samples kept, at the same places.
+
+    Only on request: it is for a file of reconstructions against the file they were made of.
+    """
+
+    pairing: Pairing | None = None
+    name: ClassVar[str] = "tokens"
+
+    def rows(self, batch: Batch) -> Rows:
+        """Nothing: the kept showers suffice."""
+        return {}
+
+    def findings(self, pair: SamplePair) -> Findings:
+        """Resolutions in place and energy.
+
+        Raises:
+            ValueError: the samples are not the same showers in the same order.
+        """
+        return judge_tokens(pair.truth.kept, pair.generated.kept, seed=pair.seed, pairing=self.pairing)
 
 
 def judge_tokens(

@@ -167,6 +167,7 @@ def test_options_that_contradict_each_other_are_refused(files, capsys):
     for more, words in (
         (["--repeats", "0"], "--repeats 0"),
         (["--seed", "-1"], "--seed -1"),
+        (["--match", "--floor", files["b"]], "leave one out"),
         (["--parts", "classifier_all", "--classifier", "none"], "exclude each other"),
         (["--parts", "magic"], "unknown part 'magic'"),
         (["--training", files["box"]], "detector"),

@@ -78,3 +78,11 @@ def test_a_small_bin_is_as_wide_as_a_large_one():
     draws = 1 + 0.1 * np.random.default_rng(7).normal(size=(2000, 1050))
     small, large = (np.mean([_mean_and_width(v)[1] for v in part]) for part in (draws[:, :50], draws[:500, 50:]))
     assert small == pytest.approx(large, rel=0.025)
+
+
+def test_a_larger_truth_takes_no_scores_away():
+    energy = np.random.default_rng(4).uniform(10, 90, 1000)
+    assert len(energy_bins(energy, 300)) == len(energy_bins(energy[:300]))
+    small = np.sort(np.random.default_rng(5).uniform(10, 90, 300))
+    held = [np.sum((small >= low) & (small < high)) for low, high in energy_bins(energy, 300)]
+    assert min(held) >= 50

@@ -68,6 +68,10 @@ def judge(files: Files, options: Options) -> Judged:
         raise ValueError(f"--seed {options.seed}: give 0 or a positive number")
     if options.repeats < 1:
         raise ValueError(f"--repeats {options.repeats}: a classifier must be trained at least once")
+    if options.match and files.floor is not None:
+        raise ValueError(
+            f"--floor {files.floor.path} and --match: the floor's showers would keep their own spectrum; leave one out"
+        )
     if by_voxels(files.truth, options):
         if files.floor is not None:
             raise ValueError(f"--floor {files.floor.path}: serves the point-cloud protocol; leave it out for voxels")

@@ -26,6 +26,25 @@ BRIGHT_PIXELS = """[...document.querySelectorAll('.panel canvas')].map((canvas) 
 """Pixels of each display in the warm colours that only hits have."""
 
 
+CUT_OFF = """[...document.querySelectorAll('.plot .axes text')].filter((t) => {
+  const box = t.getBoundingClientRect(), figure = t.closest('svg').getBoundingClientRect();
+  return box.left < figure.left - 0.5 || box.right > figure.right + 0.5;
+}).map((t) => t.textContent)"""
+"""Numbers and labels of axes that reach beyond their figure."""
+BROKEN_WORDS = """[...document.querySelectorAll('.overview tr > :first-child, #scores thead th')].flatMap((cell) => {
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
+  for (let t = texts.nextNode(); t; t = texts.nextNode())
+    for (const word of t.textContent.matchAll(/[A-Za-z]+/g)) {
+      const range = document.createRange();
+      range.setStart(t, word.index);
+      range.setEnd(t, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map((r) => r.top)).size > 1) broken.push(word[0]);
+    }
+  return broken;
+})"""
+"""Words of heads that go on in the next line."""
+
+
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[chromium.Browser]:
     """One browser for all tests; without it they are skipped, except in CI."""
@@ -69,6 +88,18 @@ def test_the_report(chrome: chromium.Browser, page: Path, judgement: Judgement, 
     assert chrome.run(OVERFLOW) <= 0
     assert chrome.errors == []
     assert chrome.requests == [page.resolve().as_uri()]
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_nothing_stays_blank_or_is_cut_off(chrome: chromium.Browser, page: Path, size: tuple[int, int]) -> None:
+    chrome.size(*size, touch=size == NARROW)
+    chrome.open(page)
+    blank = "[...document.querySelectorAll('.plot .canvas')].filter((c) => c.clientWidth && !c.firstChild).length"
+    left = f"new Promise((done) => {{ const look = (n) => ({blank} && n ? setTimeout(look, 50, n - 1) : done({blank}))"
+    assert chrome.run(f"{left}; look(200); }})") == 0  # without a scroll, and before any print
+    assert chrome.run(CUT_OFF) == []
+    assert chrome.run(BROKEN_WORDS) == []
+    assert chrome.errors == []
 
 
 def all_is_drawn(chrome: chromium.Browser, judgement: Judgement) -> None:

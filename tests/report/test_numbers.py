@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calogen.evaluate.findings import Findings
 from calogen.evaluate.metrics import Score
 from calogen.report.numbers import duration, exponent, power_of_ten, signed, significant, with_error
-from calogen.report.tables import tally, tone
+from calogen.report.tables import counted_once, flat, in_short, tally, tone
+from calogen.report.words import metric_name, sentence, title_of
 
 
 @given(st.floats(1e-12, 1e12))
@@ -48,3 +50,31 @@ def test_a_score_without_floor_has_no_verdict():
     score = Score("time", "ms", "", 3.0, 1.0, math.nan, math.nan)
     assert tone(score) == "none"
     assert tally([score]) == {"good": 0, "fair": 0, "bad": 0, "none": 1, "all": 0}
+
+
+def test_a_number_that_stands_in_two_sections_is_counted_once():
+    def one(observable, metric, value, error=0.1, floor=0.5):
+        return Score(observable, metric, "", value, error, floor, 0.1)
+
+    first = (one("hits", "wasserstein", 1.0), one("x", "wasserstein", 2.0), one("auc", "auc", 1.0, 0.0))
+    second = (one("n_hits", "wasserstein", 1.0), one("n_hits", "jsd", 1.0), one("x", "wasserstein", 2.0, floor=0.4))
+    third = (one("auc 2", "auc", 1.0, 0.0), one("hits", "jsd", 1.0))  # AUCs of 1 without an error agree by chance
+    kept = counted_once([Findings("f", "F", "", scores) for scores in (first, second, third)])
+    assert [len(part) for part in kept] == [3, 2, 1]
+    assert kept[1] == list(second[1:])
+    assert kept[2] == [third[0]]
+
+
+def test_keys_are_put_into_words():
+    assert metric_name("wasserstein_slices") == "Wasserstein, mean of slices"
+    assert metric_name("quantile_68_ratio") == "68 % quantile, ratio"
+    assert title_of("ecal: visible energy") == "ECal: visible energy"
+    assert title_of("MIP peak, Hcal") == "MIP peak, HCal"
+    assert title_of("recall") == "Recall"
+    assert sentence("of ecal-2.h5, ecal.h5 and hcal.") == "of ecal-2.h5, ecal.h5 and HCal."
+
+
+def test_settings_are_written_as_words():
+    settings = {"seed": 3, "protocol": "points", "match": False, "parts": ["mip", "angle"], "training": {"n": 5}}
+    assert in_short(settings) == "protocol points, match no, parts mip, angle, training given"
+    assert ("training.n", "5") in flat(settings)

@@ -10,7 +10,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from calogen import ILD_ECAL, Incident, Showers
+from calogen import ILD_ECAL, Incident, Showers, write
+from calogen.cli import main
+from calogen.evaluate.findings import Findings
 from calogen.evaluate.judgement import Comparison, Judgement
 from calogen.evaluate.metrics import Score
 from calogen.evaluate.published import compare
@@ -78,7 +80,59 @@ def test_numbers_on_the_page_are_those_in_the_folder(page, judgement):
     assert base64.b64encode(table.encode()).decode() in text
     rows = list(csv.DictReader(table.splitlines()))
     assert len(rows) == len(judgement.rows())
+    assert {row["indistinguishable"] for row in rows} == {"true", "false"}
     assert {"model", "section", "value", "error", "floor", "floor_error", "indistinguishable"} <= set(rows[0])
+
+
+def test_the_same_judgement_makes_the_same_files(judgement, samples, tmp_path):
+    def slower(c):
+        return dataclasses.replace(c, findings=tuple(dataclasses.replace(f, seconds=f.seconds + 7) for f in c.findings))
+
+    later = dataclasses.replace(judgement, comparisons=tuple(slower(c) for c in judgement.comparisons))
+    first, second = (write_report(j, tmp_path / n).parent for j, n in ((judgement, "a"), (later, "b")))
+    assert [(first / n).read_bytes() for n in FILES] == [(second / n).read_bytes() for n in FILES]
+
+
+def test_the_same_command_makes_the_same_files(samples, tmp_path):
+    paths = [tmp_path / "model.h5", tmp_path / "truth.h5"]
+    for path, showers in zip(paths, samples, strict=True):
+        write(path, showers)
+    parts = "hadronic,correlations,copies"
+    for name in ("a", "b"):
+        out = ["-o", str(tmp_path / name), "--parts", parts, "--classifier", "none", "-q"]
+        assert main(["evaluate", *map(str, paths), *out]) == 0
+    made = [[(tmp_path / folder / name).read_bytes() for name in FILES] for folder in ("a", "b")]
+    assert made[0] == made[1]
+    scores = json.loads((tmp_path / "a" / "scores.json").read_text())
+    assert len(scores["models"][0]["findings"]) == 4
+
+
+def test_coarse_rows_have_no_distance_of_their_own(judgement):
+    found = {(s.observable, s.metric) for s in judgement.comparisons[0].sections[0].scores}
+    assert ("cog_x_coarse", "jsd") in found
+    assert ("cog_x", "wasserstein") in found
+    assert ("cog_x_coarse", "wasserstein") not in found
+
+
+def test_headlines_count_each_number_once(judgement, tmp_path):
+    (first, *_) = judgement.comparisons
+    again = Findings("again", "Again", "", first.sections[0].scores[:5], notes=("of ecal",))
+    twice = dataclasses.replace(judgement, comparisons=(dataclasses.replace(first, findings=(again,)),))
+    text = write_report(twice, tmp_path / "report").read_text(encoding="utf-8")
+    total = len(first.sections[0].scores)
+    assert re.search(rf"</b> of {total}</p>", text)
+    assert "each number counted once (5 stand in two sections)" in text
+    assert "of 5</th>" in text  # its section keeps its own count
+    assert "<li>of ECal</li>" in text
+
+
+def test_settings_stand_in_the_provenance_and_the_last_line(judgement, tmp_path):
+    if "settings" not in {f.name for f in dataclasses.fields(judgement)}:
+        pytest.skip("a judgement without settings")
+    settings = {"protocol": "points", "match": True, "floor": {"sha256": "123abc"}}
+    text = write_report(dataclasses.replace(judgement, settings=settings), tmp_path / "r").read_text(encoding="utf-8")
+    assert "<dt>floor.sha256</dt><dd>123abc</dd>" in text
+    assert "; protocol points, match yes, floor given</p></footer>" in text
 
 
 def test_models_that_lack_a_score_get_a_dash(judgement, tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.evaluate.evaluation import EnergyBin, Evaluation, HistogramPair
+from calogen.evaluate.evaluation import EnergyBin, Evaluation, HistogramPair, Row
 from calogen.evaluate.findings import Curve, Findings, Series
 from calogen.evaluate.metrics import Score
 from calogen.units import MEV_PER_GEV
@@ -22,6 +22,8 @@ TEXT = (
     "Centres of gravity are distances from the shower axis (tilt removed)."
 )
 REFERENCE, MODEL = "Geant4", "model"
+COARSE = "_coarse"
+"""Ending of rows that stand in the table once more in coarser bins."""
 MOST_BINS = 60
 """Narrower published bins are joined to at most so many where a histogram is handed on to be drawn."""
 TAIL = 2e-3
@@ -31,11 +33,19 @@ _COUNTED = {"showers": "share of showers", "cells": "hits per shower", "energy":
 
 
 def distributions(evaluation: Evaluation) -> Findings:
-    """Scores of every row of the table, histograms as curves with a ratio, and the response by incident energy."""
-    scores = [replace(s, title=r.title) for r in evaluation.scores for s in (r.jsd, r.wasserstein)]
-    curves = [_histogram(h) for h in evaluation.histograms if not h.name.endswith("_coarse")]
+    """Scores of the table's rows, histograms as curves with a ratio, and the response by incident energy.
+
+    Rows of an observable in coarser bins have the divergence alone: the Wasserstein distance knows no bins, and that
+    of the fine row is theirs.
+    """
+    scores = [replace(s, title=r.title) for r in evaluation.scores for s in _metrics(r)]
+    curves = [_histogram(h) for h in evaluation.histograms if not h.name.endswith(COARSE)]
     curves += [c for q in ("visible_energy", "hits") if (c := _response(q, evaluation.response))]
     return Findings(NAME, "Distributions", TEXT, tuple[Score, ...](scores), tuple(curves))
+
+
+def _metrics(r: Row) -> tuple[Score, ...]:
+    return (r.jsd,) if r.observable.endswith(COARSE) else (r.jsd, r.wasserstein)
 
 
 def _histogram(h: HistogramPair) -> Curve:

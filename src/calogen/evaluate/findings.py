@@ -90,7 +90,7 @@ class Findings:
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; a number that does not exist is None."""
+        """Plain values for JSON, the same however long they took; a number that does not exist is None."""
         return {
             "name": self.name,
             "title": self.title,
@@ -99,7 +99,6 @@ class Findings:
             "curves": [_curve_dict(c) for c in self.curves],
             "matrices": [asdict(m) | {"values": rounded(m.values)} for m in self.matrices],
             "notes": list(self.notes),
-            "seconds": round(self.seconds, 3),
         }
 
 

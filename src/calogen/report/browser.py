@@ -20,6 +20,7 @@ from calogen.data.showers import Showers
 from calogen.report.display import PITCH_RAD, VIEW_DISTANCE, YAW_RAD, colour_position, colours, picture
 from calogen.report.events import Event, Frame, Row, energy_range_mev, event, title
 from calogen.report.plots import png
+from calogen.report.words import sentence, title_of
 
 LEVELS = 255
 """Steps of the colour scale in which a hit's energy is kept: 3 % over three decades."""
@@ -99,13 +100,13 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["code"] = _code
+    found.filters |= {"code": _code, "title_of": title_of}
     return found
 
 
 def _code(text: str) -> Markup:
-    """Escaped text in which `names` stand as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    """Escaped text in readers' words, in which `names` stand as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence(text)))))
 
 
 def show(

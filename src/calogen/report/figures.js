@@ -195,6 +195,14 @@
 
   const ticksOf = (low, high, log) => (log ? logTicks(low, high) : linearTicks(low, high, 4));
 
+  const xTicksOf = (low, high, log) => (log ? logTicks(low, high) : linearTicks(low, high, 6));
+
+  // Room for the half of the last number that reaches beyond the horizontal axis.
+  function rightMargin(curve, range) {
+    const ticks = xTicksOf(...range.x, curve.log_x), last = ticks.length ? tickText(ticks[ticks.length - 1], ticks, curve.log_x) : "";
+    return Math.max(SMALL.right, 3 + 3.4 * last.length);
+  }
+
   // The power of ten that is written once, above the axis, where its ticks are small or large.
   function powerOf(ticks, log) {
     const biggest = Math.max(...ticks.map(Math.abs), 0);
@@ -230,7 +238,7 @@
       element("line", { x1: box.left, x2: box.right, y1: y, y2: y, stroke: "var(--grid)" }, g);
       element("text", { x: box.left - 6, y: y + 3.5, "text-anchor": "end", fill: "var(--soft)" }, g, tickText(power ? t / 10 ** power : t, yTicks, Y.log));
     }
-    const xTicks = X.log ? logTicks(X.low, X.high) : linearTicks(X.low, X.high, 6);
+    const xTicks = xTicksOf(X.low, X.high, X.log);
     for (const t of xTicks) {
       const x = round(X.place(t));
       element("line", { x1: x, x2: x, y1: box.bottom, y2: box.bottom + 4, stroke: "var(--soft)" }, g);
@@ -262,7 +270,7 @@
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": curve.title, "font-size": 11, "font-family": "system-ui, sans-serif" });
     const split = ratio ? Math.round(height * 0.68) : height - SMALL.bottom;
     const range = ranges(curve, found, curve.ratio), limit = ratio ? ratioLimit(found) : 0, ratioTicks = [1 - limit / 2, 1, 1 + limit / 2];
-    const top = { left: leftMargin(curve, range, ratio ? ratioTicks : []), right: width - SMALL.right, top: SMALL.top, bottom: split };
+    const top = { left: leftMargin(curve, range, ratio ? ratioTicks : []), right: width - rightMargin(curve, range), top: SMALL.top, bottom: split };
     const X = scale(...range.x, top.left, top.right, curve.log_x), Y = scale(...range.y, top.bottom, top.top, curve.log_y);
     axes(svg, X, Y, top, { x: curve.x_label, y: curve.y_label }, !ratio);
     const upper = clipped(svg, top);
@@ -429,6 +437,19 @@
   }, { rootMargin: "900px 0px" });
   hosts.forEach((h) => watcher.observe(h));
   window.addEventListener("beforeprint", () => hosts.forEach(draw));
+
+  // The rest in idle time, for pictures of the whole page; what is folded away has no width yet and waits for the watcher.
+  const idle = window.requestIdleCallback ? (f) => window.requestIdleCallback(f, { timeout: 500 }) : (f) => setTimeout(() => f({ timeRemaining: () => 0 }), 20);
+  const waiting = [...hosts];
+  const drawRest = (deadline) => {
+    do {
+      const host = waiting.shift();
+      if (host && !host.dataset.done && host.querySelector(".canvas").clientWidth) draw(host);
+    } while (waiting.length && deadline.timeRemaining() > 5);
+    if (waiting.length) idle(drawRest);
+  };
+  window.addEventListener("load", () => idle(drawRest));
+  document.addEventListener("toggle", (e) => drawnAgain(hosts.filter((h) => e.target.open && e.target.contains(h))), true);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawnAgain(hosts.filter((h) => h.dataset.matrix)));
   let width = document.documentElement.clientWidth;
   window.addEventListener("resize", () => {

@@ -6,9 +6,10 @@ import base64
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from calogen.evaluate.judgement import Judgement
 from calogen.report import sections, standing, tables
@@ -55,11 +56,18 @@ def _csv(j: Judgement) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["model", "section"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _csv_value(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
 
 
+def _csv_value(value: object) -> object:
+    """As JSON writes it: `true` and `false`."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 def _page(j: Judgement, table: str, displays: Sequence[Row], timing: Sequence[Timing], title: str) -> str:
+    how: Mapping[str, Any] = getattr(j, "settings", {})
+    settings = tables.flat(how)
     return (
         templates()
         .get_template("page.html.j2")
@@ -76,7 +84,9 @@ def _page(j: Judgement, table: str, displays: Sequence[Row], timing: Sequence[Ti
             losses=tables.losses(j),
             timing=tables.timings(timing),
             published=None if j.standing is None else standing.table(j.standing),
+            settings=tables.in_short(how),
             provenance=[
+                *([("How it was judged", settings)] if settings else []),
                 (f"Geant4: {j.truth}", tables.flat(j.provenance)),
                 *((c.label, tables.flat(c.provenance)) for c in j.comparisons),
             ],

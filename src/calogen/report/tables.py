@@ -13,6 +13,7 @@ from calogen.evaluate.findings import Findings
 from calogen.evaluate.judgement import Comparison, Judgement
 from calogen.evaluate.metrics import INDISTINGUISHABLE_SIGMA, Score
 from calogen.report.numbers import TIMES, duration, exponent, power_of_ten, signed, significant, with_error
+from calogen.report.words import metric_name, title_of
 
 CLEARLY_SIGMA = 5.0
 """From this distance on a score is marked as clearly different."""
@@ -25,15 +26,8 @@ WORST = 4
 """Sections farthest from Geant4 of which each model's card names the worst score."""
 SAME_FLOOR = 0.25
 """Floors that differ by less than this share of their errors are one floor to a reader."""
-METRICS = {
-    "jsd": "JS divergence",
-    "wasserstein": "Wasserstein",
-    "auc": "AUC",
-    "fpd": "FPD",
-    "kpd": "KPD",
-    "quantile_kl": "quantile KL",
-    "pearson": "Pearson",
-}
+SAID_ALREADY = ("calogen", "seed")
+"""Settings that the page's last line says in any case."""
 UNITS = {"sigma": "σ"}
 
 
@@ -53,11 +47,6 @@ def tone(s: Score) -> str:
     if s.indistinguishable:
         return "good"
     return "fair" if s.significance < CLEARLY_SIGMA else "bad"
-
-
-def metric_name(metric: str) -> str:
-    """A metric in words."""
-    return METRICS.get(metric, metric.replace("_", " "))
 
 
 # ---- scores ----
@@ -93,6 +82,21 @@ def tally(scores: Sequence[Score]) -> dict[str, int]:
     """How many scores there are of each tone, and in all (those of which nothing can be said left off)."""
     counts = {t: sum(tone(s) == t for s in scores) for t in TONES}
     return counts | {"all": len(scores) - counts["none"]}
+
+
+def counted_once(sections: Sequence[Findings]) -> list[list[Score]]:
+    """The scores of each section without those whose number stands in an earlier one already.
+
+    Two parts of the judge may hold the same distance of the same showers. They have metric, value, error and floor in
+    common; without an error, numbers may agree by chance (0 or 1), and are all kept.
+    """
+    seen: set[tuple[str, float, float, float]] = set()
+    kept: list[list[Score]] = []
+    for f in sections:
+        numbers = {(s.metric, s.value, s.error, s.floor) for s in f.scores if s.error > 0}
+        kept.append([s for s in f.scores if (s.metric, s.value, s.error, s.floor) not in seen])
+        seen |= numbers
+    return kept
 
 
 def _row(key: Key, scores: Sequence[Score | None]) -> dict[str, Any]:
@@ -174,8 +178,9 @@ def cards(j: Judgement, timing: Sequence[Timing]) -> list[dict[str, Any]]:
 
 
 def _card(c: Comparison, timing: Sequence[Timing], posterior: Score | None) -> dict[str, Any]:
-    scores = [s for f in c.sections for s in f.scores]
-    worst_of = [max(_telling(f), key=lambda s: s.significance, default=None) for f in c.sections]
+    once = counted_once(c.sections)
+    scores = [s for part in once for s in part]
+    worst_of = [max(_telling(part), key=lambda s: s.significance, default=None) for part in once]
     off = [(f.name, s) for f, s in zip(c.sections, worst_of, strict=True) if s and tone(s) in ("fair", "bad")]
     off.sort(key=lambda pair: -pair[1].significance)
     facts = []
@@ -201,6 +206,7 @@ def _card(c: Comparison, timing: Sequence[Timing], posterior: Score | None) -> d
         "label": c.label,
         "n": c.n_showers,
         "tally": tally(scores),
+        "repeated": sum(len(f.scores) for f in c.sections) - len(scores),
         "facts": facts,
         "worst": [
             (name, f"{_title(s)}, {metric_name(s.metric)}", f"{signed(s.significance)} σ", tone(s))
@@ -210,13 +216,12 @@ def _card(c: Comparison, timing: Sequence[Timing], posterior: Score | None) -> d
     }
 
 
-def _telling(f: Findings) -> list[Score]:
-    return [s for s in f.scores if not math.isnan(s.significance)]
+def _telling(scores: Sequence[Score]) -> list[Score]:
+    return [s for s in scores if not math.isnan(s.significance)]
 
 
 def _title(s: Score) -> str:
-    words = s.title or s.observable.replace("_", " ")
-    return words[:1].upper() + words[1:]
+    return title_of(s.title or s.observable.replace("_", " "))
 
 
 def _off(b: EnergyBin) -> float:
@@ -315,5 +320,25 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             pairs += flat(value, f"{prefix}{key}.")
         else:
-            pairs.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)))
+            pairs.append((f"{prefix}{key}", _fact(value)))
     return pairs
+
+
+def in_short(settings: Mapping[str, Any]) -> str:
+    """How it was judged, in a line: of files only which, or that they were given."""
+    said = {k: v for k, v in settings.items() if k not in SAID_ALREADY}
+    return ", ".join(f"{k} {v.get('file', 'given') if isinstance(v, Mapping) else _fact(v)}" for k, v in said.items())
+
+
+def _fact(value: Any) -> str:
+    match value:
+        case str():
+            return value
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return "none"
+        case list() | tuple() if all(isinstance(v, str) for v in value):
+            return ", ".join(value) or "none"
+        case _:
+            return json.dumps(value, default=str)

@@ -60,9 +60,9 @@ def findings(model: int) -> tuple[Findings, ...]:
     angle = Curve(
         "angle",
         "Angle",
-        "angle [mrad]",
+        "angle [rad]",
         "showers",
-        np.arange(21.0),
+        np.linspace(0, 0.005, 21),  # its last number stands at the very edge
         (Series("Geant4", hole, hole), Series("m", hole, hole)),
     )
     pair = [np.corrcoef(np.random.default_rng(seed).normal(size=(4, 9))) for seed in (0, 10 + model)]

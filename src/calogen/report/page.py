@@ -6,10 +6,9 @@ import base64
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from calogen.evaluate.judgement import Judgement
 from calogen.report import sections, standing, tables
@@ -66,8 +65,7 @@ def _csv_value(value: object) -> object:
 
 
 def _page(j: Judgement, table: str, displays: Sequence[Row], timing: Sequence[Timing], title: str) -> str:
-    how: Mapping[str, Any] = getattr(j, "settings", {})
-    settings = tables.flat(how)
+    settings = tables.flat(j.settings)
     return (
         templates()
         .get_template("page.html.j2")
@@ -84,7 +82,7 @@ def _page(j: Judgement, table: str, displays: Sequence[Row], timing: Sequence[Ti
             losses=tables.losses(j),
             timing=tables.timings(timing),
             published=None if j.standing is None else standing.table(j.standing),
-            settings=tables.in_short(how),
+            settings=tables.in_short(j.settings),
             provenance=[
                 *([("How it was judged", settings)] if settings else []),
                 (f"Geant4: {j.truth}", tables.flat(j.provenance)),

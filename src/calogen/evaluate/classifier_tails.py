@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogen.evaluate.classifier_weights import Weights, weight_curve
-from calogen.evaluate.expectation import Expectation
+from calogen.evaluate.expectation import Expectation, column_blocks
 from calogen.evaluate.findings import Curve, Findings, Matrix, Series
 from calogen.evaluate.parts import MODEL, REFERENCE
 
@@ -69,6 +69,13 @@ class _Tail:
     shift: NDArray[np.float64]
     error: NDArray[np.float64]
     incident: NDArray[np.float64] | None
+
+    @classmethod
+    def joined(cls, pieces: Sequence[_Tail]) -> _Tail:
+        """The same rows of some observables after the other."""
+        values, expected = (np.concatenate([getattr(p, k) for p in pieces], axis=1) for k in ("values", "expected"))
+        shift, error = (np.concatenate([getattr(p, k) for p in pieces]) for k in ("shift", "error"))
+        return cls(values, expected, shift, error, pieces[0].incident)
 
     @property
     def certain(self) -> NDArray[np.float64]:
@@ -131,21 +138,27 @@ def _check(weights: Weights, o: Observables, tail: float) -> None:
 
 
 def _tails(weights: Weights, o: Observables, model: Expectation, tail: float) -> dict[str, _Tail]:
+    pieces = [_tails_of(weights, o, model, tail, columns) for columns in column_blocks(len(o.names))]
+    return {key: _Tail.joined([piece[key] for piece in pieces]) for key in pieces[0]}
+
+
+def _tails_of(weights: Weights, o: Observables, model: Expectation, tail: float, columns: slice) -> dict[str, _Tail]:
     tails = {}
     for prefix, w, x, incident in (
         ("", weights.generated, o.generated, o.incident_generated),
         ("truth ", weights.truth, o.truth, o.incident_truth),
     ):
-        expected, spread = model.at(incident, w.size)
+        expected, spread = model.of_columns(columns).at(incident, w.size)
         order = np.flatnonzero(np.isfinite(w))
         order = order[np.lexsort((np.random.default_rng(0).random(order.size), w[order]))]  # ties in random order
         n = max(1, round(tail * order.size))
         for end, rows in (("all", order), ("low", order[:n]), ("high", order[order.size - n :])):
-            values = np.asarray(x[rows], dtype=np.float64)
+            values = np.asarray(x[rows, columns], dtype=np.float64)
             pull = (values - expected[rows]) / spread[rows]
             error = pull.std(axis=0, ddof=min(1, rows.size - 1)) / math.sqrt(rows.size)
             energy = None if incident is None else np.asarray(incident, dtype=np.float64)[rows]
-            tails[prefix + end] = _Tail(values, expected[rows], pull.mean(axis=0), error, energy)
+            held = slice(0, 0) if end == "all" else slice(None)  # of all showers only the shift is asked for
+            tails[prefix + end] = _Tail(values[held], expected[rows][held], pull.mean(axis=0), error, energy)
     return tails
 
 

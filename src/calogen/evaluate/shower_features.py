@@ -110,4 +110,7 @@ def _groups(rows: NDArray[Any], name: str, starts: Sequence[int]) -> dict[str, N
 
 
 def _stacked(columns: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    return np.stack(list(columns.values()), axis=1).astype(np.float32), tuple(columns)
+    values = np.empty((next(iter(columns.values())).size, len(columns)), dtype=np.float32)
+    for k, column in enumerate(columns.values()):
+        values[:, k] = column
+    return values, tuple(columns)

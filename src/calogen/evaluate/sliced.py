@@ -88,7 +88,7 @@ def sliced_score(
     true, made = checked(reference, generated, minimum=MIN_SHOWERS, purpose=_PURPOSE)
     others = [] if independent is None else [checked(true, independent, minimum=MIN_SHOWERS, purpose=_PURPOSE)[1]]
     x, y, *rest = _projected(true, made, *others, projections=projections, seed=seed)
-    edges = _edges(np.concatenate([x, y]))
+    edges = _edges(x, y)
     n_blocks = block_count(len(y), len(x))
     blocks_x, blocks_y, *blocks_rest = (_histograms(v, edges, n_blocks) for v in (x, y, *rest))
     resampling = Resampling(len(y), len(x), paired, replicas, seed, len(rest[0]) if rest else 0)
@@ -124,9 +124,10 @@ def _area(values: NDArray[np.float64], share: NDArray[np.float64]) -> float:
 # ---- resampling ----
 
 
-def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bins of equal content of each column, `[projections, bins + 1]`."""
-    return np.quantile(values, np.linspace(0, 1, BINS + 1), axis=0).T
+def _edges(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bins of equal content of each column of both samples together, `[projections, bins + 1]`."""
+    levels = np.linspace(0, 1, BINS + 1)
+    return np.stack([np.quantile(np.concatenate(columns), levels) for columns in zip(x.T, y.T, strict=True)])
 
 
 def _histograms(values: NDArray[np.float64], edges: NDArray[np.float64], n_blocks: int) -> NDArray[np.float64]:

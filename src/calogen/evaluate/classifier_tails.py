@@ -342,16 +342,17 @@ def _profile(
     name: str, prefix: str, columns: list[int], o: Observables, model: Expectation, tails: dict[str, _Tail]
 ) -> Curve:
     """Means of a family's members over those expected of the truth."""
-    expected = model.at(o.incident_generated, o.generated.shape[0])[0]
-    everything = np.asarray(o.generated, dtype=np.float64)
-    shown = [(MODEL, everything, expected)]
-    shown += [(LABELS[key], tails[key].values, tails[key].expected) for key in ("low", "truth high")]
+    expected = model.of_columns(columns).at(o.incident_generated, o.generated.shape[0])[0]
+    shown = [(MODEL, np.asarray(o.generated[:, columns], dtype=np.float64), expected)]
+    shown += [
+        (LABELS[key], tails[key].values[:, columns], tails[key].expected[:, columns]) for key in ("low", "truth high")
+    ]
     series = [Series(REFERENCE, np.ones(len(columns)), np.zeros(len(columns)))]
     for label, values, mean in shown:
-        found, wanted = values[:, columns], mean[:, columns].mean(axis=0)
+        wanted = mean.mean(axis=0)
         some = wanted > 0
-        ratio = np.divide(found.mean(axis=0), wanted, out=np.full(len(columns), np.nan), where=some)
-        scatter = found.std(axis=0) / math.sqrt(found.shape[0])
+        ratio = np.divide(values.mean(axis=0), wanted, out=np.full(len(columns), np.nan), where=some)
+        scatter = values.std(axis=0) / math.sqrt(values.shape[0])
         error = np.divide(scatter, wanted, out=np.zeros(len(columns)), where=some)
         series.append(Series(label, ratio, error))
     number = np.array([float((_family(o.names[c]) or ("", 0))[1]) for c in columns])

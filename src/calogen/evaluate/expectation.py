@@ -48,7 +48,7 @@ class Expectation:
             spreads.append(np.stack([residual[inside == b].std(axis=0) for b in bins]))
         return cls(middle, np.concatenate(means, axis=1), np.concatenate(spreads, axis=1))
 
-    def of_columns(self, columns: slice) -> Expectation:
+    def of_columns(self, columns: slice | list[int]) -> Expectation:
         """That of some of the observables."""
         return Expectation(self.place, self.mean[:, columns], self.spread[:, columns])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from calogen.methods.conditional import (
     per_point,
     refuse_unknown,
 )
+from calogen.methods.edm_weighting import MonotoneWeight
 from calogen.methods.solvers import Denoiser, heun_edm, sigma_karras
 
 
@@ -70,6 +71,7 @@ class EDM(Conditional):
         sigma_min, sigma_max, rho: noise levels of sampling (EDM table 1: 0.002, 80, 7).
         stratified: draw the σ of a batch in equal slices of probability, instead of independently: the
             loss of a batch then varies less. Each σ alone keeps its distribution.
+        weighting: of the loss over σ: `edm`'s own, or made `monotonic` (see `MonotoneWeight`).
     """
 
     sigma_data: Tensor
@@ -86,14 +88,18 @@ class EDM(Conditional):
         sigma_max: float = 80.0,
         rho: float = 7.0,
         stratified: bool = False,
+        weighting: Literal["edm", "monotonic"] = "edm",
     ) -> None:
         super().__init__()
+        if weighting not in ("edm", "monotonic"):
+            raise ValueError(f"unknown weighting {weighting!r}; known are 'edm' and 'monotonic'")
         self.network = network
         self.features = features
         self.register_buffer("sigma_data", torch.as_tensor(sigma_data, dtype=torch.float32).expand(features).clone())
         self.p_mean, self.p_std = p_mean, p_std
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
         self.stratified = stratified
+        self.weighting = weighting
 
     def denoise(self, x: Tensor, sigma: Tensor, c: Condition, counts: Tensor) -> Tensor:
         """D(x, σ | c): packed x [P, F], sigma [N] (one a set, or a scalar), c [N, C], counts [N] -> [P, F]."""
@@ -124,7 +130,7 @@ class EDM(Conditional):
     ) -> Tensor:
         """Mean squared error of F against (x - c_skip x_σ)/c_out, over the points and features of each set [N].
 
-        This is EDM's loss with its weight λ(σ) = 1/c_out². See `Conditional.loss` for the shapes.
+        This is EDM's loss with its weight λ(σ) = 1/c_out², times `weight`. See `Conditional.loss` for the shapes.
         """
         x, counts = pack(x, mask, len(c))
         sigma = self.draw_sigma(len(c), generator)
@@ -132,7 +138,15 @@ class EDM(Conditional):
         x_noisy = x + per_point(sigma, counts) * gaussian(tuple(x.shape), x, generator=generator)
         F = self.network(scalings.c_in * x_noisy, c_noise(sigma), c, counts)
         target = (x - scalings.c_skip * x_noisy) / scalings.c_out
-        return mean_per_set((F - target) ** 2, counts)
+        return mean_per_set((F - target) ** 2, counts) * self.weight(sigma)
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Factors of the loss at noise levels [N]; 1 on average over those of training."""
+        if self.weighting == "edm":
+            return torch.ones_like(sigma)
+        # |F - target|² is |ε - ε̂|² (σ² + σd²)/σd²: its mean over features is that of one σd² with their mean 1/σd².
+        sigma_data = float((self.sigma_data**-2).mean()) ** -0.5
+        return MonotoneWeight(self.p_mean, self.p_std, sigma_data)(sigma)
 
     @torch.no_grad()
     def sample(

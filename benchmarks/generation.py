@@ -35,7 +35,7 @@ from calogen.systems.caloclouds import (
     CaloClouds,
     CaloCloudsConfig,
 )
-from calogen.systems.layer_counts import LayerProfile
+from calogen.systems.profile_targets import LayerProfile
 
 BATCHES = (1, 16, 64)
 PADDED_POINTS = 30_000  # `max_points` of the authors' configuration

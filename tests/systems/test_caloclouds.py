@@ -17,7 +17,8 @@ from toys import toy_showers
 
 from calogen import ILD_ECAL, Incident, Showers
 from calogen.systems import PRESETS, SYSTEMS
-from calogen.systems.caloclouds import CaloClouds, CaloCloudsConfig, _stream
+from calogen.systems.caloclouds import CaloClouds, CaloCloudsConfig
+from calogen.systems.drawing import stream
 from calogen.systems.published_weights import point_net_from_caloclouds3
 from calogen.systems.state import State
 from calogen.train import Plan
@@ -147,7 +148,7 @@ def test_teacher_samples_too(fitted: CaloClouds, request_: Incident) -> None:
 
 def test_layers_hold_the_energy_that_was_drawn_for_them(fitted: CaloClouds, request_: Incident) -> None:
     showers = fitted.sample(request_, seed=3)
-    streams = [_stream(3, i) for i in range(len(request_))]
+    streams = [stream(3, i) for i in range(len(request_))]
     profile = fitted._draw_profile(request_, fitted.conditioner(request_), streams)
     drawn = profile.energy * fitted.calibration.factor("energy", request_)
     lit = showers.counts_per_layer > 0

@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 from toys import LAYERS, toy_showers
 
 from calogen import Incident
-from calogen.systems.layer_counts import (
-    FittedTargets,
-    LayerProfile,
-    Limits,
-    LinearTargets,
-    assign_layers,
-    rescale,
-    whole,
-)
+from calogen.systems.layer_counts import Limits, assign_layers, rescale, whole
 from calogen.systems.points import across
+from calogen.systems.profile_targets import FittedTargets, LayerProfile, LinearTargets
 
 
 def _profile_and_condition(n: int = 300) -> tuple[LayerProfile, torch.Tensor]:

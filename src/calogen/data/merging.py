@@ -6,27 +6,32 @@ lights too many cells; merged at about half a cell, a point is one independent d
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from calogen.data.showers import Showers
 
 
-def merge(showers: Showers, pitch_mm: float, *, seed: int) -> Showers:
+def merge(showers: Showers, pitch_mm: ArrayLike, *, seed: int) -> Showers:
     """Sum the points of each shower and layer that share a square of `pitch_mm`, at the place of the largest.
 
-    The grid has a random offset per shower. Energies are conserved; times keep the earliest.
+    The pitch is one for all layers or one for each [L]. The grid has a random offset per shower. Energies are
+    conserved; times keep the earliest.
 
     Raises:
         ValueError: a pitch that is not positive.
     """
-    if not pitch_mm > 0:
-        raise ValueError(f"the merging pitch must be a positive length in mm, got {pitch_mm}")
+    pitches = np.broadcast_to(np.asarray(pitch_mm, dtype=np.float64), (showers.detector.n_layers,))
+    if not (pitches > 0).all():
+        raise ValueError(f"the merging pitch must be a positive length in mm, got {pitches.min():g}")
     if showers.n_points == 0:
         return showers
-    offset = np.random.default_rng([seed, len(showers)]).random((2, len(showers))) * pitch_mm
-    shower = showers.shower_index
-    i_x = np.floor((showers.x + offset[0][shower]) / pitch_mm).astype(np.int64)
-    i_y = np.floor((showers.y + offset[1][shower]) / pitch_mm).astype(np.int64)
+    offset = np.random.default_rng([seed, len(showers)]).random((2, len(showers)))
+    shower, pitch = showers.shower_index, pitches[showers.layer]
+    i_x = np.floor(showers.x / pitch + offset[0][shower]).astype(np.int64)
+    i_y = np.floor(showers.y / pitch + offset[1][shower]).astype(np.int64)
     i_x -= i_x.min()
     i_y -= i_y.min()
     key = (shower * showers.detector.n_layers + showers.layer) * (int(i_x.max()) + 1) + i_x
@@ -47,4 +52,24 @@ def merge(showers: Showers, pitch_mm: float, *, seed: int) -> Showers:
         showers.incident,
         showers.detector,
         time,
+    )
+
+
+def brighter(showers: Showers, least_gev: NDArray[Any]) -> Showers:
+    """The points of at least `least_gev` [L] in their layer; the others are left out.
+
+    For targets of a model: a quarter of the deposits in a hadronic calorimeter are far below its threshold and hold
+    less than a percent of the energy. The caller compares `n_points` and `visible_energy` with those before.
+    """
+    kept = showers.energy >= least_gev[showers.layer]
+    counts = np.bincount(showers.shower_index[kept], minlength=len(showers))
+    return Showers(
+        showers.x[kept],
+        showers.y[kept],
+        showers.layer[kept],
+        showers.energy[kept],
+        np.concatenate([[0], np.cumsum(counts)]),
+        showers.incident,
+        showers.detector,
+        None if showers.time is None else showers.time[kept],
     )

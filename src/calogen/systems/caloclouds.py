@@ -10,7 +10,7 @@ E, direction -> one-step point model, Σ n_l points (x, y, depth, e), each on it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -27,22 +27,19 @@ from calogen.methods.consistency import ConsistencyDistillation
 from calogen.methods.coupling_flow import CouplingFlow
 from calogen.methods.edm import EDM
 from calogen.networks.pointwise import PointwiseNet
-from calogen.progress import progress_bar
 from calogen.systems.calibration import Calibration
 from calogen.systems.caloclouds_stages import CalibrateStage, FlowStage, StudentStage, TeacherStage
 from calogen.systems.domain import Domain
-from calogen.systems.layer_counts import (
+from calogen.systems.drawing import Streams, draw_profiles, normal, starts, stream
+from calogen.systems.layer_counts import Limits, assign_layers, rescale, whole
+from calogen.systems.points import FEATURES, FittedPoints, LinearPoints, Points, PointTransform, across
+from calogen.systems.profile_targets import (
     LEAST_ENERGY_GEV,
     FittedTargets,
     LayerProfile,
-    Limits,
     LinearTargets,
     ProfileTargets,
-    assign_layers,
-    rescale,
-    whole,
 )
-from calogen.systems.points import FEATURES, FittedPoints, LinearPoints, Points, PointTransform, across
 from calogen.systems.system import System
 from calogen.train import Plan, Stage
 
@@ -93,13 +90,6 @@ PUBLISHED_COG = {
     "cog_z": (11.0137465, 2.59475371),
 }
 PUBLISHED_NEGATIVE_LAYERS = 7  # more layers below zero than this: drawn again
-
-MAX_REDRAWS = 50
-"""Draws of one shower's layer profile before giving up. A fitted flow needs about one in a hundred twice."""
-
-
-class ImpossibleProfileError(ValueError):
-    """The flow keeps drawing layer profiles that no shower has."""
 
 
 class ProfileFlow(nn.Module):
@@ -269,8 +259,6 @@ class CaloClouds(System):
         self.domain.check(incident)
         if sampler not in ("one-step", "teacher"):
             raise ValueError(f"unknown sampler {sampler!r}; use 'one-step' or 'teacher'")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"unknown precision {precision!r}; use 'float32' or 'bfloat16'")
         for part in self.parts().values():
@@ -282,21 +270,19 @@ class CaloClouds(System):
         with torch.inference_mode():
             batches = [
                 self._sample_batch(incident[start : start + batch_size], seed, first + start, model, precision)
-                for start in _starts(len(incident), batch_size, progress)
+                for start in starts(len(incident), batch_size, progress)
             ]
         return Showers.concatenate(batches) if batches else Showers.empty(self.detector)
 
     def _sample_batch(
         self, incident: Incident, seed: int, first: int, model: Callable[..., Tensor], precision: str
     ) -> Showers:
-        streams = [_stream(seed, first + i) for i in range(len(incident))]
+        streams = [stream(seed, first + i) for i in range(len(incident))]
         condition = self.conditioner(incident)
         profile = self._draw_profile(incident, condition, streams)
         counts = self._calibrated_counts(profile, incident, streams)
         total = counts.sum(1)
-        noise = np.empty((int(total.sum()), FEATURES), dtype=np.float32)
-        for part, stream in zip(np.split(noise, np.cumsum(total)[:-1]), streams, strict=True):
-            stream.standard_normal(dtype=np.float32, out=part)
+        noise = normal(streams, total, FEATURES)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             latent = model(
                 self.conditioner.for_points(condition, total),
@@ -305,31 +291,27 @@ class CaloClouds(System):
             )
         return self._assemble(self.calibration.points(self.points.decode(latent)), profile, counts, incident)
 
-    def _draw_profile(self, incident: Incident, condition: Tensor, streams: list[np.random.Generator]) -> LayerProfile:
+    def _draw_profile(self, incident: Incident, condition: Tensor, streams: Streams) -> LayerProfile:
         """Layer profiles, drawn again (and counted) while they look like no shower of the training set."""
-        n, layers = len(incident), self.detector.n_layers
-        result = LayerProfile(np.zeros((n, layers)), np.zeros((n, layers)), np.zeros((n, 3)))
-        pending = np.arange(n)
-        for _ in range(MAX_REDRAWS):
-            dim = self.profile.targets.dim
-            noise = np.stack([streams[i].standard_normal(dim, dtype=np.float32) for i in pending])
-            where = torch.from_numpy(pending).to(self.device)
-            x = self.profile.draw(condition[where], torch.from_numpy(noise).to(self.device))
-            drawn = self.profile.targets.decode(x, condition[where])
-            result.counts[pending], result.energy[pending], result.cog[pending] = drawn.counts, drawn.energy, drawn.cog
-            bad = self.profile.limits.broken(drawn, incident.energy[pending], PUBLISHED_NEGATIVE_LAYERS)
-            pending = pending[bad]
-            if pending.size == 0:
-                return result
-            self.redraws += pending.size
-        raise ImpossibleProfileError(
-            f"{pending.size} layer profiles are still impossible after {MAX_REDRAWS} draws, the first for "
-            f"E = {incident.energy[pending[0]]:g} GeV: train the flow longer"
-        )
+        targets = self.profile.targets
 
-    def _calibrated_counts(
-        self, profile: LayerProfile, incident: Incident, streams: list[np.random.Generator]
-    ) -> NDArray[np.int64]:
+        def draw(rows: NDArray[np.int64], noise: NDArray[np.float32]) -> LayerProfile:
+            c = condition[torch.from_numpy(rows).to(self.device)]
+            return targets.decode(self.profile.draw(c, torch.from_numpy(noise).to(self.device)), c)
+
+        profile, again = draw_profiles(
+            draw,
+            targets.dim,
+            self.profile.limits,
+            incident,
+            streams,
+            self.detector.n_layers,
+            PUBLISHED_NEGATIVE_LAYERS,
+        )
+        self.redraws += again
+        return profile
+
+    def _calibrated_counts(self, profile: LayerProfile, incident: Incident, streams: Streams) -> NDArray[np.int64]:
         factors = self.calibration.factor("occupancy", incident)
         u = np.stack([stream.random(self.detector.n_layers) for stream in streams])
         return whole(profile.counts * factors, u)
@@ -382,18 +364,6 @@ def _move_halo(
 
 SHORTEST_LEVER = 0.05
 """Least mean share that may move: a shower all core has no halo to move, and is not torn apart."""
-
-
-def _stream(seed: int, index: int) -> np.random.Generator:
-    """The random numbers of one shower, by the seed of the request and the index of the shower in it alone."""
-    return np.random.Generator(np.random.SFC64([seed, index]))
-
-
-def _starts(n: int, batch_size: int, progress: bool) -> Iterator[int]:
-    with progress_bar("sample", n, "showers", shown=progress) as advance:
-        for start in range(0, n, batch_size):
-            yield start
-            advance(min(batch_size, n - start))
 
 
 # Plans: how long and how fast.

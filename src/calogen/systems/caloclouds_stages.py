@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from calogen.data.merging import merge
 from calogen.data.showers import Showers
 from calogen.systems.calibration import RadialPoints, per_layer_after_projection
-from calogen.systems.layer_counts import LayerProfile
 from calogen.systems.points import Points, across
+from calogen.systems.profile_targets import LayerProfile
 from calogen.train import Batch, LearnedStage, Plan, SolvedStage
 
 if TYPE_CHECKING:

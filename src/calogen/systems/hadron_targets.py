@@ -1,0 +1,175 @@
+"""Layer profiles of showers of any kind as targets of flow matching: sections as a whole, then their layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calogen.detector.geometry import Detector
+from calogen.gaussianize import ConditionalStandardize, GaussianQuantiles
+from calogen.systems.profile_targets import FIT_SEED, LEAST_ENERGY_GEV, MAX_LOG, LayerProfile, ProfileTargets
+
+COG = 3
+"""Numbers of the centre of gravity: x, y mm, z layers."""
+PER_SECTION = 2
+"""Numbers of a section: ln of its points, ln of its energy per point."""
+
+
+class SectionTargets(ProfileTargets):
+    """Per section ln(1 + n) and ln(E / n), the centre of gravity; per layer the same two numbers.
+
+    Hadrons start anywhere: nothing here is assumed normal jointly. Each number is standardised given the
+    particle and mapped to N(0, 1) by its quantiles, so that its own distribution is right from the start and a
+    flow learns how they hang together. Counts are spread over [n, n + 1); what does not exist (the energy of a layer or
+    section without points) is drawn from N(0, 1) and never read. Counts of layers are brought to the section's sum, and
+    energies too.
+
+    Args:
+        detector: its layers and sections.
+        condition: C, length of the condition.
+    """
+
+    def __init__(self, detector: Detector, condition: int) -> None:
+        super().__init__()
+        self.layers = detector.n_layers
+        self.sections = [detector.layers_of(name) for name in detector.sections]
+        self.given = PER_SECTION * len(self.sections) + COG
+        self.dim = self.given + 2 * self.layers
+        self.whole_standardize = ConditionalStandardize(self.given, _features(condition))
+        self.whole_quantiles = GaussianQuantiles(self.given)
+        self.standardize = ConditionalStandardize(2 * self.layers, _features(condition + self.given))
+        self.quantiles = GaussianQuantiles(2 * self.layers)
+
+    def _whole(self, profile: LayerProfile, spread: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """Numbers of the sections and the centre of gravity [N, given], and which of them exist."""
+        points = np.stack([spread[:, s].sum(1) for s in self.sections], axis=1)
+        whole = np.stack([profile.counts[:, s].sum(1) for s in self.sections], axis=1)
+        energy = np.stack([profile.energy[:, s].sum(1) for s in self.sections], axis=1)
+        values = np.concatenate([np.log1p(points), _per_point(energy, whole), profile.cog], axis=1)
+        exists = np.concatenate([np.ones_like(whole, bool), whole > 0, np.ones(profile.cog.shape, bool)], axis=1)
+        return torch.from_numpy(values).float(), torch.from_numpy(exists)
+
+    def _layer_values(self, profile: LayerProfile, spread: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """ln(1 + n) and ln(E / n) of each layer [N, 2 L], and which of them exist."""
+        values = np.concatenate([np.log1p(spread), _per_point(profile.energy, profile.counts)], axis=1)
+        exists = np.concatenate([np.ones(spread.shape, bool), profile.counts > 0], axis=1)
+        return torch.from_numpy(values).float(), torch.from_numpy(exists)
+
+    def fit(self, profile: LayerProfile, condition: Tensor) -> None:
+        """See `ProfileTargets`."""
+        rng = np.random.default_rng(FIT_SEED)
+        spread = profile.counts + rng.random(profile.counts.shape)
+        values, exists = self._whole(profile, spread)
+        features = _expand(condition)
+        self.whole_standardize.fit(values, features, exists)
+        z = _fill(self.whole_standardize(values, features), exists, rng)
+        self.whole_quantiles.fit(z)
+        features = _expand(torch.cat([condition, self.whole_quantiles(z)], dim=1))
+        values, exists = self._layer_values(profile, spread)
+        self.standardize.fit(values, features, exists)
+        self.quantiles.fit(_fill(self.standardize(values, features), exists, rng))
+
+    def encode(self, profile: LayerProfile, condition: Tensor, rng: np.random.Generator) -> Tensor:
+        """See `ProfileTargets`."""
+        spread = profile.counts + rng.random(profile.counts.shape)
+        values, exists = self._whole(profile, spread)
+        z = _fill(self.whole_standardize(values, _expand(condition)), exists, rng)
+        whole = self.whole_quantiles(z)
+        values, exists = self._layer_values(profile, spread)
+        z = self.standardize(values, _expand(torch.cat([condition, whole], dim=1)))
+        return torch.cat([whole, self.quantiles(_fill(z, exists, rng))], dim=1)
+
+    def decode(self, x: Tensor, condition: Tensor) -> LayerProfile:
+        """See `ProfileTargets`; counts come out whole."""
+        z, layers = x.tensor_split([self.given], dim=1)
+        features = _expand(torch.cat([condition, z], dim=1))
+        values = self.standardize.inverse(self.quantiles.inverse(layers), features).double().cpu().numpy()
+        whole = self.whole_standardize.inverse(self.whole_quantiles.inverse(z), _expand(condition))
+        drawn = whole.double().cpu().numpy()
+        n = len(self.sections)
+        points = np.expm1(np.clip(drawn[:, :n], 0.0, MAX_LOG))
+        per_point = np.exp(np.clip(drawn[:, n : PER_SECTION * n], -MAX_LOG, MAX_LOG))
+        counts = np.expm1(np.clip(values[:, : self.layers], 0.0, MAX_LOG))
+        energy = np.exp(np.clip(values[:, self.layers :], -MAX_LOG, MAX_LOG))
+        for k, section in enumerate(self.sections):
+            scale = points[:, k] / np.maximum(counts[:, section].sum(1), LEAST_ENERGY_GEV)
+            counts[:, section] = np.floor(counts[:, section] * scale[:, None])
+            total = counts[:, section].sum(1)
+            energy[:, section] *= counts[:, section]
+            held = np.maximum(energy[:, section].sum(1), LEAST_ENERGY_GEV)
+            energy[:, section] *= (per_point[:, k] * total / held)[:, None]
+        return LayerProfile(counts, energy, drawn[:, PER_SECTION * n :])
+
+
+def _per_point(energy: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = np.log(np.maximum(energy, LEAST_ENERGY_GEV) / np.maximum(counts, 1))
+    return out
+
+
+def _fill(z: Tensor, exists: Tensor, rng: np.random.Generator) -> Tensor:
+    return torch.where(exists, z, torch.from_numpy(rng.standard_normal(z.shape)).float())
+
+
+def _features(condition: int) -> int:
+    return 1 + 2 * condition + MAIN_PRODUCTS * (condition - 1)
+
+
+MAIN_PRODUCTS = 1
+"""The first number of a condition, the energy, is multiplied with all others."""
+FARTHEST = 3.5
+"""Standard deviations beyond which the linear part follows its condition no further."""
+
+
+def _expand(condition: Tensor) -> Tensor:
+    """[N, C] -> 1, c, c², c_0 c: what means and spreads are linear in."""
+    c = condition.clamp(-FARTHEST, FARTHEST)
+    return torch.cat([torch.ones_like(c[:, :1]), c, c**2, c[:, :1] * c[:, 1:]], dim=1)
+
+
+class LogCounts(ProfileTargets):
+    """ln(n + offset) of each layer, scaled: the targets of PointCountFM. Points alone; energies come from the points.
+
+    Args:
+        layers: L.
+        offset: AllShowers 0.5; CaloHadronic 1e-20, which puts empty layers at a spike far from all others.
+        scale: constant to divide by, as published with CaloHadronic; None standardises each layer on the
+            training showers (AllShowers).
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, layers: int, offset: float, scale: float | None = None) -> None:
+        super().__init__()
+        self.layers = self.dim = layers
+        self.offset, self.fixed = offset, scale is not None
+        self.register_buffer("shift", torch.zeros(layers))
+        self.register_buffer("scale", torch.full((layers,), scale or 1.0))
+
+    def _log(self, counts: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.log(counts + self.offset)).float()
+
+    def fit(self, profile: LayerProfile, condition: Tensor) -> None:
+        """Mean and standard deviation of each layer, unless the scale is a constant."""
+        if self.fixed:
+            return
+        values = self._log(profile.counts)
+        self.shift.copy_(values.mean(0))
+        self.scale.copy_(values.std(0).clamp(min=LEAST_SCALE))
+
+    def encode(self, profile: LayerProfile, condition: Tensor, rng: np.random.Generator) -> Tensor:
+        """See `ProfileTargets`; as published, whole numbers stay whole."""
+        return (self._log(profile.counts) - self.shift) / self.scale
+
+    def decode(self, x: Tensor, condition: Tensor) -> LayerProfile:
+        """See `ProfileTargets`; to the nearest whole number (CaloHadronic's code truncates), energies zero."""
+        values = (x * self.scale + self.shift).double().cpu().numpy()
+        counts = np.floor(np.maximum(np.exp(np.clip(values, -MAX_LOG, MAX_LOG)) - self.offset, 0.0) + 0.5)
+        return LayerProfile(counts, np.zeros_like(counts), np.zeros((len(counts), COG)))
+
+
+LEAST_SCALE = 1e-3

@@ -31,10 +31,10 @@ from calogen.systems.calibration import Calibration
 from calogen.systems.caloclouds_stages import CalibrateStage, FlowStage, StudentStage, TeacherStage
 from calogen.systems.domain import Domain
 from calogen.systems.drawing import Streams, draw_profiles, normal, starts, stream
+from calogen.systems.halo import move_halo
 from calogen.systems.layer_counts import Limits, assign_layers, rescale, whole
 from calogen.systems.points import FEATURES, FittedPoints, LinearPoints, Points, PointTransform, across
 from calogen.systems.profile_targets import (
-    LEAST_ENERGY_GEV,
     FittedTargets,
     LayerProfile,
     LinearTargets,
@@ -328,7 +328,7 @@ class CaloClouds(System):
         offsets = np.concatenate([[0], np.cumsum(per_shower)])
         x, y = x[order], y[order]
         if self.config.halo_mm > 0:
-            x, y = _move_halo(x, y, energy, offsets, profile.cog, self.config.halo_mm)
+            x, y = move_halo(x, y, energy, offsets, profile.cog, self.config.halo_mm)
         if self.config.across:
             x, y = across(x, y, incident.direction, per_shower, back=True)
         depth_mm = self.detector.z_mm[layer]
@@ -340,30 +340,6 @@ def _point_transform(config: CaloCloudsConfig, layers: int) -> PointTransform:
     if config.normalisation == "fitted":
         return FittedPoints(layers, config.sigma_data)
     return LinearPoints(PUBLISHED_POINT_MEAN, PUBLISHED_POINT_STD)
-
-
-def _move_halo(
-    x: NDArray[Any], y: NDArray[Any], energy: NDArray[Any], offsets: NDArray[Any], cog: NDArray[Any], halo_mm: float
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Shift points [P] by an amount that grows with the radius up to `halo_mm`, until each shower has its `cog`.
-
-    Independent points fluctuate less than a shower does. The core of a shower lies on its axis whatever the halo
-    does, so a rigid shift (as published) would blur the core to widen the centre of gravity.
-    """
-    counts = np.diff(offsets)
-    share = np.minimum(np.hypot(x, y), halo_mm) / halo_mm
-
-    def mean(values: NDArray[Any]) -> NDArray[Any]:
-        return np.add.reduceat(values * weight, offsets[:-1])
-
-    weight = energy / np.repeat(np.maximum(np.add.reduceat(energy, offsets[:-1]), LEAST_ENERGY_GEV), counts)
-    lever = np.maximum(mean(share), SHORTEST_LEVER)
-    d_x, d_y = (cog[:, 0] - mean(x)) / lever, (cog[:, 1] - mean(y)) / lever
-    return x + np.repeat(d_x, counts) * share, y + np.repeat(d_y, counts) * share
-
-
-SHORTEST_LEVER = 0.05
-"""Least mean share that may move: a shower all core has no halo to move, and is not torn apart."""
 
 
 # Plans: how long and how fast.

@@ -113,6 +113,7 @@ class HadronicTransformer(nn.Module):
         given: features of the points in the condition; 0: there are none.
         tokens: to which these are compressed.
         time_features, fourier_std: of the noise level, see `FourierFeatures`.
+        highest, frequencies: of a point's features, see `PointFeatures`.
         dropout: in training; published is 0.1.
     """
 
@@ -129,6 +130,8 @@ class HadronicTransformer(nn.Module):
         tokens: int = 10,
         time_features: int = 64,
         fourier_std: float = 16.0,
+        highest: float = HIGHEST,
+        frequencies: int = NUMBER,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -145,7 +148,9 @@ class HadronicTransformer(nn.Module):
             self.context_given = _mlp(given, given, width // 2)
             self.widen = nn.Linear(width // 2, width)
             self.decoder = SetBlock(width, heads, feedforward, dropout, memory=True)
-        self.points = nn.Sequential(PointFeatures(), nn.Linear(features * (1 + 2 * NUMBER), width))
+        self.points = nn.Sequential(
+            PointFeatures(highest, frequencies), nn.Linear(features * (1 + 2 * frequencies), width)
+        )
         self.encoder = nn.ModuleList(SetBlock(width, heads, feedforward, dropout) for _ in range(blocks))
         self.head = _mlp(width, width // 2, width // 4, features)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from calogen.methods.bespoke import Solver, Walk, transport
 from calogen.methods.conditional import (
     Condition,
     Conditional,
@@ -23,7 +24,7 @@ from calogen.methods.conditional import (
     refuse_unknown,
 )
 from calogen.methods.edm_weighting import MonotoneWeight
-from calogen.methods.solvers import Denoiser, heun_edm, sigma_karras
+from calogen.methods.solvers import Denoiser, Velocity, heun_edm, sigma_karras
 
 
 class Scalings(NamedTuple):
@@ -115,6 +116,30 @@ class EDM(Conditional):
 
         return D
 
+    def velocity(self, c: Condition, counts: Tensor) -> Velocity:
+        """The same flow as dy/dt = v(y, t), from noise at t = 0 (σ_max) to data at t = 1 (σ = 0).
+
+            y = x/√(σ²+σd²),    σ(t) = s tan(φ (1 - t)),    φ = arctan(σ_max/s),    s the geometric mean of σd
+
+        y has unit variance at all t. Where all features have one σd, v(y, t) = φ F(y; ln σ/4, c): the network itself,
+        without division by a σ that vanishes. Below σ_min the network is told σ_min, the least it has to know.
+
+        Args:
+            c: conditions [N, C].
+            counts: points of each set [N]; v takes packed y [P, F] and t, a scalar or one a set [N].
+        """
+        network = bound(self.network, c, counts)
+        s = self.sigma_data.log().mean().exp()
+        angle = torch.atan(self.sigma_max / s)
+
+        def v(y: Tensor, t: Tensor) -> Tensor:
+            sigma = s * torch.tan(angle * (1 - t))
+            F = network(y, c_noise(sigma.clamp(min=self.sigma_min)).expand(len(c)))
+            at = per_point(sigma, counts)
+            return angle * (self.sigma_data / s) * (s**2 + at**2) / (self.sigma_data**2 + at**2) * F
+
+        return v
+
     def draw_sigma(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise levels of training [n], ln σ ~ N(p_mean, p_std²)."""
         device = self.sigma_data.device
@@ -157,23 +182,35 @@ class EDM(Conditional):
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
         steps: int = 18,
+        solver: Solver | None = None,
         **options: Any,
     ) -> Tensor:
-        """Draw packed points [P, F] by Heun's method on Karras' noise levels (EDM algorithm 1, no churn).
+        """Draw packed points [P, F] by Heun's method on Karras' noise levels (EDM algorithm 1, no churn), or a solver.
 
         Args:
             c: conditions [N, C].
             counts: points to draw for each [N], sum P; None draws one.
             noise: standard normal numbers [P, F]; else they are drawn from `generator`.
             steps: noise levels; 2 steps - 1 evaluations of the network.
+            solver: walks `velocity` instead: a name in `calogen.methods.solvers.STEPS` in equal steps of t, or a
+                bespoke solver in its own.
 
         Raises:
-            ValueError: for noise of another shape, or an unknown option.
+            ValueError: for noise of another shape, or an unknown solver or option.
         """
-        refuse_unknown(options, "counts, noise, generator, steps")
+        refuse_unknown(options, "counts, noise, generator, steps, solver")
+        walk = None if solver is None else transport(solver, steps)
         counts = one_each(counts, c, self.sigma_data.device)
         x = self.sigma_max * gaussian((int(counts.sum()), self.features), self.sigma_data, noise, generator)
         sigmas = sigma_karras(steps, self.sigma_min, self.sigma_max, self.rho, self.sigma_data.device)
         for sets, points in in_groups(counts):
-            x[points] = heun_edm(self.denoiser(c[sets], counts[sets]), x[points], sigmas)
+            if walk is None:
+                x[points] = heun_edm(self.denoiser(c[sets], counts[sets]), x[points], sigmas)
+            else:
+                x[points] = self._walked(walk, x[points], c[sets], counts[sets])
         return x
+
+    def _walked(self, walk: Walk, x: Tensor, c: Condition, counts: Tensor) -> Tensor:
+        """x at σ = 0 from x at σ_max, by way of y."""
+        y = x * (self.sigma_max**2 + self.sigma_data**2).rsqrt()
+        return walk(self.velocity(c, counts), y) * self.sigma_data

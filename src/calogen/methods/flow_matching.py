@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from calogen.methods.bespoke import Solver, transport
 from calogen.methods.conditional import (
     BoundNetwork,
     Condition,
@@ -25,7 +26,7 @@ from calogen.methods.conditional import (
     per_point,
     refuse_unknown,
 )
-from calogen.methods.solvers import STEPS, Step, Velocity, integrate
+from calogen.methods.solvers import Velocity
 
 SIGMA_MIN = 1e-4
 """Width of the noise that is left at t = 1 (the published value of AllShowers and PointCountFM)."""
@@ -123,31 +124,29 @@ class FlowMatching(Conditional):
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
         steps: int = 16,
-        solver: str = "midpoint",
+        solver: Solver = "midpoint",
         **options: Any,
     ) -> Tensor:
-        """Draw packed points [P, F] in equal steps from t = 0 to t = 1.
+        """Draw packed points [P, F] in steps from t = 0 to t = 1.
 
         Args:
             c: conditions [N, C].
             counts: points to draw for each [N], sum P; None draws one.
             noise: standard normal numbers [P, F]; else they are drawn from `generator`.
-            steps: of the solver (AllShowers: 16 of midpoint; its point counts: 200 of heun).
-            solver: a name in `calogen.methods.solvers.STEPS`.
+            steps: of equal length (AllShowers: 16 of midpoint; its point counts: 200 of heun); a bespoke solver has
+                its own.
+            solver: a name in `calogen.methods.solvers.STEPS`, or a bespoke solver.
 
         Raises:
             ValueError: for noise of another shape, no steps, an unknown solver or option.
         """
         refuse_unknown(options, OPTIONS)
-        step = _step(solver)
-        if steps < 1:
-            raise ValueError(f"a sample needs at least 1 step, not {steps}")
+        walk = transport(solver, steps)
         like = next(self.parameters())
         counts = one_each(counts, c, like.device)
         x = gaussian((int(counts.sum()), self.features), like, noise, generator).clone()
-        times = torch.linspace(0, 1, steps + 1, device=x.device, dtype=x.dtype)
         for sets, points in in_groups(counts):
-            x[points] = integrate(self.velocity(c[sets], counts[sets]), x[points], times, step)
+            x[points] = walk(self.velocity(c[sets], counts[sets]), x[points])
         return x
 
 
@@ -200,9 +199,3 @@ class OneStepFlow(Conditional):
         z = gaussian((int(counts.sum()), self.features), like, noise, generator)
         parts = [self(z[points], c[sets], counts[sets]) for sets, points in in_groups(counts)]
         return torch.cat([z[:0], *parts])
-
-
-def _step(solver: str) -> Step:
-    if solver not in STEPS:
-        raise ValueError(f"unknown solver {solver!r}; known are {', '.join(STEPS)}")
-    return STEPS[solver]

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("truth")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    system = CaloClouds(PRESETS["published"].config, ILD_ECAL)
+    system = CaloClouds(PRESETS["caloclouds3"]["published"].config, ILD_ECAL)
     with np.load(options.weights, allow_pickle=False) as data:
         names = [name for name in data.files if name.startswith("student_ema/")]
         network = {name.partition("/")[2]: data[name] for name in names}

@@ -99,13 +99,13 @@ def test_presets_lists_and_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"flow", "teacher", "student"} <= set(printed)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_printed_preset_is_the_preset(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("system", "name"), [(s, n) for s in PRESETS for n in PRESETS[s]])
+def test_a_printed_preset_is_the_preset(system: str, name: str, tmp_path: Path) -> None:
     from calogen.cli.options import differences
 
     file = tmp_path / "preset.toml"
-    file.write_text(as_toml(targets(PRESETS[name])))
-    assert resolve("caloclouds3", name, differences(file, None), 0, None) == targets(PRESETS[name])
+    file.write_text(as_toml(targets(PRESETS[system][name])))
+    assert resolve(system, name, differences(file, None), 0, None) == targets(PRESETS[system][name])
 
 
 def test_set_wins_over_config_over_preset(tmp_path: Path) -> None:

@@ -172,13 +172,13 @@ def test_parameter_counts_are_the_published_ones() -> None:
     def count(module: torch.nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
 
-    published = CaloClouds(PRESETS["published"].config, ILD_ECAL)
+    published = CaloClouds(PRESETS["caloclouds3"]["published"].config, ILD_ECAL)
     assert count(published.teacher) == 69_608
     assert count(published.distillation.target) == 69_608
     assert count(published.profile) == 6_433_244  # 62 dimensions, as in the authors' file
-    no_cog = CaloClouds(replace(PRESETS["published"].config, columns=(), halo_mm=0.0), ILD_ECAL)
+    no_cog = CaloClouds(replace(PRESETS["caloclouds3"]["published"].config, columns=(), halo_mm=0.0), ILD_ECAL)
     assert count(no_cog.profile) == 6_026_520  # 60 dimensions, as in the paper
-    second = CaloClouds(PRESETS["caloclouds2"].config, ILD_ECAL)
+    second = CaloClouds(PRESETS["caloclouds3"]["caloclouds2"].config, ILD_ECAL)
     assert count(second.profile) == 35_235_910
     assert count(second.teacher) == 504_920
 
@@ -186,7 +186,7 @@ def test_parameter_counts_are_the_published_ones() -> None:
 def test_published_point_model_runs_in_the_system(shared: Path) -> None:
     """Their weights in our parts draw their points: one step from the stored noise, then their normalisation."""
     data = np.load(shared / "parity" / "caloclouds3_point_published.npz")
-    system = CaloClouds(PRESETS["published"].config, ILD_ECAL)
+    system = CaloClouds(PRESETS["caloclouds3"]["published"].config, ILD_ECAL)
     network = {k.split("/", 1)[1]: data[k] for k in data.files if k.startswith("student_ema/")}
     system.distillation.target.network.load_state_dict(point_net_from_caloclouds3(network))
     incident = Incident.gun(1, energy=50.0)

@@ -10,13 +10,15 @@ from cyclopts import Parameter
 from calogen.cli.screen import say, table
 
 if TYPE_CHECKING:
-    from calogen.systems.caloclouds import Preset
+    from calogen.systems.system import Preset
 
 CONFIG = "config"
 
 
 def presets(
-    name: Annotated[str | None, Parameter(metavar="NAME", help="The preset to print.")] = None,
+    name: Annotated[
+        str | None, Parameter(metavar="NAME", help="The preset to print; SYSTEM/NAME where several have it.")
+    ] = None,
 ) -> None:
     """List the systems and their presets, or print one as TOML.
 
@@ -27,15 +29,20 @@ def presets(
 
     if name is None:
         rows = [
-            (system, preset, PRESETS[preset].detector, PRESETS[preset].about)
+            (system, preset, value.detector, value.about)
             for system in SYSTEMS
-            for preset in presets_of(system)
+            for preset, value in PRESETS[system].items()
         ]
         table("Presets", ("system", "preset", "detector", "for"), rows, left=True)
         return
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}: {nearest(name, PRESETS)}")
-    say(f"# {name}: {PRESETS[name].about}\n\n{as_toml(targets(PRESETS[name]))}")
+    full = {f"{system}/{preset}": value for system in SYSTEMS for preset, value in PRESETS[system].items()}
+    matching = [key for key in full if name in (key, key.partition("/")[2])]
+    if not matching:
+        raise ValueError(f"unknown preset {name!r}: {nearest(name, [key.partition('/')[2] for key in full])}")
+    if len(matching) > 1:
+        raise ValueError(f"preset {name!r} is there for several systems: say which, {' or '.join(matching)}")
+    preset = full[matching[0]]
+    say(f"# {name}: {preset.about}\n\n{as_toml(targets(preset))}")
 
 
 def presets_of(system: str) -> dict[str, Preset]:
@@ -49,7 +56,7 @@ def presets_of(system: str) -> dict[str, Preset]:
 
     if system not in SYSTEMS:
         raise ValueError(f"unknown system {system!r}: {nearest(system, SYSTEMS)}")
-    return {name: preset for name, preset in PRESETS.items() if isinstance(preset.config, SYSTEMS[system].Config)}
+    return PRESETS[system]
 
 
 def targets(preset: Preset) -> dict[str, Any]:

@@ -7,14 +7,19 @@ from pathlib import Path
 import torch
 
 from calogen.detector.geometry import Detector
+from calogen.systems import allshowers, caloclouds
 from calogen.systems import system as _system
-from calogen.systems.caloclouds import PRESETS, CaloClouds
-from calogen.systems.system import System
+from calogen.systems.allshowers import AllShowers
+from calogen.systems.caloclouds import CaloClouds
+from calogen.systems.system import Preset, System
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 """Where the shipped states are."""
 
-SYSTEMS: dict[str, type[System]] = {CaloClouds.name: CaloClouds}
+SYSTEMS: dict[str, type[System]] = {system.name: system for system in (CaloClouds, AllShowers)}
+
+PRESETS: dict[str, dict[str, Preset]] = {CaloClouds.name: caloclouds.PRESETS, AllShowers.name: allshowers.PRESETS}
+"""The presets of each system, its default first."""
 
 
 def load(name_or_path: str | Path, *, detector: Detector | None = None, device: str | torch.device = "cpu") -> System:
@@ -29,4 +34,4 @@ def load(name_or_path: str | Path, *, detector: Detector | None = None, device: 
     return _system.load(name_or_path, SYSTEMS, weights_dir=WEIGHTS, detector=detector, device=device)
 
 
-__all__ = ["PRESETS", "SYSTEMS", "System", "load"]
+__all__ = ["PRESETS", "SYSTEMS", "Preset", "System", "load"]

@@ -40,7 +40,7 @@ from calogen.systems.profile_targets import (
     LinearTargets,
     ProfileTargets,
 )
-from calogen.systems.system import System
+from calogen.systems.system import Preset, System
 from calogen.train import Plan, Stage
 
 
@@ -395,16 +395,6 @@ PUBLISHED_PLANS: dict[str, Plan] = {
 }
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A named configuration with its plans and one line that says what it is for."""
-
-    about: str
-    config: CaloCloudsConfig
-    plans: dict[str, Plan]
-    detector: str = "ild-ecal"
-
-
 CALOCLOUDS2_COLUMNS = ("points", "energy", "cog_x", "cog_y", "cog_z")  # with 2 x 30 layers: the 65 dimensions
 
 PRESETS: dict[str, Preset] = {
@@ -412,11 +402,13 @@ PRESETS: dict[str, Preset] = {
         "photons in ILD's ECal at any barrel angle; two CPU cores, under an hour; everything fitted",
         CaloCloudsConfig(coupling_width=2, spline_width=1),
         DESK_PLANS,
+        "ild-ecal",
     ),
     "ild-photons": Preset(
         "the same with the flow at CaloClouds3's width, for larger training sets",
         CaloCloudsConfig(),
         DESK_PLANS,
+        "ild-ecal",
     ),
     "published": Preset(
         "CaloClouds3 as its authors trained it: 62 flow dimensions, their constants, fits their weights",
@@ -430,6 +422,7 @@ PRESETS: dict[str, Preset] = {
             distillation_steps=20,
         ),
         PUBLISHED_PLANS,
+        "ild-ecal",
     ),
     "caloclouds2": Preset(
         "CaloClouds2: energy only, 65 flow dimensions, 10 blocks, the larger point model",
@@ -448,6 +441,7 @@ PRESETS: dict[str, Preset] = {
             distillation_steps=20,
         ),
         PUBLISHED_PLANS,
+        "ild-ecal",
     ),
 }
 DEFAULT_PRESET = "ild-photons-desk"

@@ -96,13 +96,37 @@ class SectionTargets(ProfileTargets):
         counts = np.expm1(np.clip(values[:, : self.layers], 0.0, MAX_LOG))
         energy = np.exp(np.clip(values[:, self.layers :], -MAX_LOG, MAX_LOG))
         for k, section in enumerate(self.sections):
-            scale = points[:, k] / np.maximum(counts[:, section].sum(1), LEAST_ENERGY_GEV)
-            counts[:, section] = np.floor(counts[:, section] * scale[:, None])
+            counts[:, section] = np.floor(brought_to(counts[:, section], points[:, k]))
             total = counts[:, section].sum(1)
-            energy[:, section] *= counts[:, section]
-            held = np.maximum(energy[:, section].sum(1), LEAST_ENERGY_GEV)
-            energy[:, section] *= (per_point[:, k] * total / held)[:, None]
+            held = energy[:, section] * counts[:, section]
+            energy[:, section] = brought_to(held, per_point[:, k] * total)
         return LayerProfile(counts, energy, drawn[:, PER_SECTION * n :])
+
+
+def brought_to(values: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
+    """Non-negative values [N, L] changed so that their sums are `total` [N]: the largest most, the small hardly.
+
+        v_l exp(a v_l / max v),   a such that the sum is right
+
+    A common factor would move the one point of a track, or its energy, as much as the core of a shower.
+    """
+    largest = values.max(1, keepdims=True)
+    share = np.divide(values, largest, out=np.zeros(values.shape), where=largest > 0)
+    wanted = np.divide(total, largest[:, 0], out=np.zeros(len(values)), where=largest[:, 0] > 0)
+    a = np.zeros((len(values), 1))
+    for _ in range(NEWTON_STEPS):
+        raised = share * np.exp(a * share)
+        step = (wanted - raised.sum(1)) / np.maximum((share * raised).sum(1), LEAST_SLOPE)
+        a = np.clip(a + np.clip(step, -1.0, 1.0)[:, None], -LARGEST_EXPONENT, LARGEST_EXPONENT)
+    raised = share * np.exp(a * share)
+    left = np.divide(wanted, raised.sum(1), out=np.zeros(len(values)), where=raised.sum(1) > 0)
+    return largest * raised * left[:, None]
+
+
+NEWTON_STEPS = 12
+LEAST_SLOPE = 1e-12
+LARGEST_EXPONENT = 8.0
+"""A sum that is off by more than e^8 is brought there by a common factor."""
 
 
 def _per_point(energy: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:

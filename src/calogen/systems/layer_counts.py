@@ -38,20 +38,20 @@ class LayerFlow(nn.Module):
     Args:
         targets: layer profiles as vectors.
         condition: C.
-        widths: hidden widths of the networks (published: 128, 256, 512, 256, 128).
+        widths: hidden widths of each flow's network (published, one flow: 128, 256, 512, 256, 128).
         from_data: the networks' time starts at the data, as that of published weights does.
     """
 
     def __init__(
-        self, targets: ProfileTargets, condition: int, widths: Sequence[int], *, from_data: bool = False
+        self, targets: ProfileTargets, condition: int, widths: Sequence[Sequence[int]], *, from_data: bool = False
     ) -> None:
         super().__init__()
         self.targets = targets
         self.limits = Limits(targets.layers)
         self.sizes = [targets.given, targets.dim - targets.given] if targets.given else [targets.dim]
         flows = []
-        for k, size in enumerate(self.sizes):
-            network = CountMLP(size, condition + sum(self.sizes[:k]), widths)
+        for k, (size, hidden) in enumerate(zip(self.sizes, widths, strict=True)):
+            network = CountMLP(size, condition + sum(self.sizes[:k]), hidden)
             flows.append(FlowMatching(FromData(network) if from_data else network, size, stratified=True))
         self.flows = nn.ModuleList(flows)
         self.students = nn.ModuleList(OneStepFlow.from_teacher(flow) for flow in flows)

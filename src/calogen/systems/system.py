@@ -7,7 +7,7 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,16 @@ from calogen.train.streams import seeded, torch_untouched
 
 BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # neither a folder nor a suffix: the name of a shipped state
 STATE_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named configuration with its plans, the detector it is for, and one line that says what for."""
+
+    about: str
+    config: Any
+    plans: dict[str, Plan]
+    detector: str
 
 
 class System(ABC):

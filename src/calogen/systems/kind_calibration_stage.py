@@ -1,0 +1,71 @@
+"""How the calibration by kind is fitted: sample, project, compare, correct."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Protocol
+
+import numpy as np
+
+from calogen.data.incident import Incident
+from calogen.data.showers import Showers
+from calogen.systems.calibration import per_layer_after_projection
+from calogen.systems.kind_calibration import KindCalibration
+from calogen.train import Plan, SolvedStage
+
+SHOWERS = 2000
+ROUNDS = 4
+STILL = 0.05
+"""A factor that moves by more than this in the last round is reported."""
+
+
+class Calibrated(Protocol):
+    """What the stage needs of a system."""
+
+    calibration: KindCalibration
+
+    def sample(self, incident: Incident, *, seed: int) -> Showers:
+        """See `System`."""
+        ...
+
+
+class KindCalibrateStage(SolvedStage):
+    """Fit the factors on counts and energies so that hits and visible energy match Geant4 after projection.
+
+    Args:
+        system: the system.
+        plan: of which the seed is used.
+        energies: False leaves the energies as the points have them (systems that draw no layer energies).
+    """
+
+    name = "calibrate"
+
+    def __init__(self, system: Calibrated, plan: Plan, *, energies: bool = True) -> None:
+        self.system, self.plan, self.energies = system, plan, energies
+        self.model = system.calibration
+
+    def solve(self, train: Showers, validation: Showers | None) -> None:
+        """A few rounds; a system that cannot be sampled keeps factors of one, with a warning."""
+        self.system.calibration.set_scale(train.incident)
+        try:
+            self._solve(train)
+        except ValueError as error:
+            self.system.calibration.set_scale(train.incident)
+            warnings.warn(f"not calibrated: {error}", stacklevel=2)
+
+    def _solve(self, train: Showers) -> None:
+        calibration = self.system.calibration
+        chosen = np.random.default_rng(self.plan.seed).permutation(len(train))[:SHOWERS]
+        truth = train[np.sort(chosen)]
+        true_hits, true_energy = per_layer_after_projection(truth)
+        moved = 0.0
+        for _ in range(ROUNDS):
+            hits, energy = per_layer_after_projection(self.system.sample(truth.incident, seed=self.plan.seed))
+            moved = calibration.improve("occupancy", truth.incident, hits, true_hits)
+            if self.energies:
+                moved = max(moved, calibration.improve("energy", truth.incident, energy, true_energy))
+        if moved > STILL:
+            warnings.warn(
+                f"calibration still moved by {moved:.0%} (limit {STILL:.0%}) after {ROUNDS} rounds: train longer",
+                stacklevel=2,
+            )

@@ -52,8 +52,8 @@ class AllShowersConfig:
     merge_cells: float = 1.0  # points are merged on a grid of so many cells first; 0: points as in the file
     least_threshold: float = 0.3  # fainter points, in thresholds of their layer, are not modelled: 1.5 % of the energy
     across: bool = True  # points are seen across the axis: lengths in the plane of incidence shortened by p_z
-    points: Literal["sections", "standard"] = "sections"  # normal by quantiles, energies relative; or standardised
-    layers: Literal["properties", "index"] = "properties"  # how the transformer knows a layer
+    scaling: Literal["sections", "standard"] = "sections"  # normal by quantiles, energies relative; or standardised
+    layer_by: Literal["properties", "index"] = "properties"  # how the transformer knows a layer
     width: int = 64  # d of the transformer
     heads: int = 4
     blocks: int = 4
@@ -98,9 +98,9 @@ class AllShowers(System):
         self.particles = Particles()
         self.view = CloudView(detector, config.merge_cells, config.least_threshold, config.across)
         self.layer_flow = _layer_flow(config, detector, self.particles.size)
-        self.points: LayerPointTransform = SectionPoints(detector) if config.points == "sections" else StandardPoints()
+        self.points: LayerPointTransform = SectionPoints(detector) if config.scaling == "sections" else StandardPoints()
         network = PointTransformer(
-            layer_properties(detector) if config.layers == "properties" else detector.n_layers,
+            layer_properties(detector) if config.layer_by == "properties" else detector.n_layers,
             PLANE_AND_ENERGY,
             self.particles.numbers + self.layer_flow.targets.given,
             len(KINDS),
@@ -354,8 +354,8 @@ PRESETS: dict[str, Preset] = {
             merge_cells=0.0,
             least_threshold=0.0,
             across=False,
-            points="standard",
-            layers="index",
+            scaling="standard",
+            layer_by="index",
             band=(-3, 2),
             from_data=True,
             halo_mm=0.0,

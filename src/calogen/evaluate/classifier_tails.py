@@ -157,8 +157,11 @@ def _tails_of(weights: Weights, o: Observables, model: Expectation, tail: float,
             pull = (values - expected[rows]) / spread[rows]
             error = pull.std(axis=0, ddof=min(1, rows.size - 1)) / math.sqrt(rows.size)
             energy = None if incident is None else np.asarray(incident, dtype=np.float64)[rows]
-            held = slice(0, 0) if end == "all" else slice(None)  # of all showers only the shift is asked for
-            tails[prefix + end] = _Tail(values[held], expected[rows][held], pull.mean(axis=0), error, energy)
+            shift = pull.mean(axis=0)
+            # Of all showers only the shift is asked for: an empty slice would keep all of them alive.
+            none = np.empty((0, shift.size))
+            held = (none, none) if end == "all" else (values, expected[rows])
+            tails[prefix + end] = _Tail(*held, shift, error, energy)
     return tails
 
 

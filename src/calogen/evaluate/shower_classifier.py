@@ -70,6 +70,7 @@ class ShowerClassifier:
         halves: tuple[Classified, ...] = ()
         if self.floor == "halves":
             halves = classify_halves(truth, settings, repeats=repeats, seed=seed, progress=self.progress)
+        del generated, truth  # the tails look at the observables anew
         scores = score_repeats(trained, settings, halves, seed=seed, name=self.name, title=title)
         scores = replace(scores, text=f"{len(names)} observables of each shower. {scores.text}")
         return scores if self.features != "all" else self._with_tails(scores, trained, pair)

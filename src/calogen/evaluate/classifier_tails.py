@@ -160,8 +160,8 @@ def _tails_of(weights: Weights, o: Observables, model: Expectation, tail: float,
             shift = pull.mean(axis=0)
             # Of all showers only the shift is asked for: an empty slice would keep all of them alive.
             none = np.empty((0, shift.size))
-            held = (none, none) if end == "all" else (values, expected[rows])
-            tails[prefix + end] = _Tail(*held, shift, error, energy)
+            held, wanted = (none, none) if end == "all" else (values, expected[rows])
+            tails[prefix + end] = _Tail(held, wanted, shift, error, energy)
     return tails
 
 

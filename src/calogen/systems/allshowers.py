@@ -34,7 +34,7 @@ from calogen.systems.kind_calibration import KindCalibration
 from calogen.systems.kind_calibration_stage import KindCalibrateStage
 from calogen.systems.layer_counts import CountSampling, LayerFlow, rescale, whole
 from calogen.systems.layer_stages import LayerFlowStage, LayerStudentStage
-from calogen.systems.particles import KINDS, Particles
+from calogen.systems.particles import ELECTROMAGNETIC, KINDS, Particles
 from calogen.systems.points import across
 from calogen.systems.profile_targets import LayerProfile
 from calogen.systems.section_points import PLANE_AND_ENERGY, LayerPointTransform, SectionPoints, StandardPoints
@@ -97,7 +97,7 @@ class AllShowers(System):
         self.domain = Domain()
         self.particles = Particles()
         self.view = CloudView(detector, config.merge_cells, config.least_threshold, config.across)
-        self.layer_flow = _layer_flow(config, detector, self.particles.size)
+        self.layer_flow = _layer_flow(config, detector, self.particles)
         self.points: LayerPointTransform = SectionPoints(detector) if config.scaling == "sections" else StandardPoints()
         network = PointTransformer(
             layer_properties(detector) if config.layer_by == "properties" else detector.n_layers,
@@ -269,11 +269,12 @@ class AllShowers(System):
         return Showers(x + t_x, y + t_y, layer, energy, offsets, incident, self.detector)
 
 
-def _layer_flow(config: AllShowersConfig, detector: Detector, condition: int) -> LayerFlow:
+def _layer_flow(config: AllShowersConfig, detector: Detector, particles: Particles) -> LayerFlow:
     if config.profile == "counts":
-        targets = LogCounts(detector.n_layers, PUBLISHED_OFFSET)
-        return LayerFlow(targets, condition, [config.layer_widths], from_data=config.from_data)
-    return LayerFlow(SectionTargets(detector, condition), condition, [config.whole_widths, config.layer_widths])
+        counts = LogCounts(detector.n_layers, PUBLISHED_OFFSET)
+        return LayerFlow(counts, particles.size, [config.layer_widths], from_data=config.from_data)
+    targets = SectionTargets(detector, particles.size, particles.columns(ELECTROMAGNETIC))
+    return LayerFlow(targets, particles.size, [config.whole_widths, config.layer_widths])
 
 
 PUBLISHED_OFFSET = 0.5

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from calogen.detector.geometry import Detector
 from calogen.gaussianize import ConditionalStandardize, GaussianQuantiles
@@ -24,25 +25,34 @@ class SectionTargets(ProfileTargets):
 
     Hadrons start anywhere: nothing here is assumed normal jointly. Each number is standardised given the
     particle and mapped to N(0, 1) by its quantiles, so that its own distribution is right from the start and a
-    flow learns how they hang together. Counts are spread over [n, n + 1); what does not exist (the energy of a layer or
-    section without points) is drawn from N(0, 1) and never read. Counts of layers are brought to the section's sum, and
-    energies too.
+    flow learns how they hang together; showers that are wholly electromagnetic have maps of their own. Counts are
+    spread over [n, n + 1); what does not exist (the energy of a layer or section without points) is drawn from N(0, 1)
+    and never read. Counts of layers are brought to the section's sum, and energies too.
 
     Args:
         detector: its layers and sections.
         condition: C, length of the condition.
+        electromagnetic: columns of the condition of which one is set for electrons, positrons and photons.
     """
 
-    def __init__(self, detector: Detector, condition: int) -> None:
+    def __init__(self, detector: Detector, condition: int, electromagnetic: Sequence[int] = ()) -> None:
         super().__init__()
         self.layers = detector.n_layers
         self.sections = [detector.layers_of(name) for name in detector.sections]
         self.given = PER_SECTION * len(self.sections) + COG
         self.dim = self.given + 2 * self.layers
-        self.whole_standardize = ConditionalStandardize(self.given, _features(condition))
-        self.whole_quantiles = GaussianQuantiles(self.given)
-        self.standardize = ConditionalStandardize(2 * self.layers, _features(condition + self.given))
-        self.quantiles = GaussianQuantiles(2 * self.layers)
+        self.electromagnetic = list(electromagnetic)
+        self.maps = nn.ModuleList(
+            NormalMaps(self.given, 2 * self.layers, condition) for _ in range(1 + bool(self.electromagnetic))
+        )
+
+    def _groups(self, condition: Tensor) -> list[tuple[NormalMaps, Tensor]]:
+        """The maps, and the rows of the condition [N, C] they are for."""
+        first, *others = (part for part in self.maps if isinstance(part, NormalMaps))
+        if not others:
+            return [(first, torch.arange(len(condition), device=condition.device))]
+        light = (condition[:, self.electromagnetic] > 0).any(1)
+        return [(first, (~light).nonzero()[:, 0]), (others[0], light.nonzero()[:, 0])]
 
     def _whole(self, profile: LayerProfile, spread: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Numbers of the sections and the centre of gravity [N, given], and which of them exist."""
@@ -59,48 +69,104 @@ class SectionTargets(ProfileTargets):
         exists = np.concatenate([np.ones(spread.shape, bool), profile.counts > 0], axis=1)
         return torch.from_numpy(values).float(), torch.from_numpy(exists)
 
+    def _values(self, profile: LayerProfile, rng: np.random.Generator) -> Values:
+        spread = profile.counts + rng.random(profile.counts.shape)
+        return Values(*self._whole(profile, spread), *self._layer_values(profile, spread))
+
     def fit(self, profile: LayerProfile, condition: Tensor) -> None:
         """See `ProfileTargets`."""
         rng = np.random.default_rng(FIT_SEED)
-        spread = profile.counts + rng.random(profile.counts.shape)
-        values, exists = self._whole(profile, spread)
-        features = _expand(condition)
-        self.whole_standardize.fit(values, features, exists)
-        z = _fill(self.whole_standardize(values, features), exists, rng)
-        self.whole_quantiles.fit(z)
-        features = _expand(torch.cat([condition, self.whole_quantiles(z)], dim=1))
-        values, exists = self._layer_values(profile, spread)
-        self.standardize.fit(values, features, exists)
-        self.quantiles.fit(_fill(self.standardize(values, features), exists, rng))
+        values = self._values(profile, rng)
+        for maps, rows in self._groups(condition):
+            if len(rows) >= LEAST_SHOWERS:
+                maps.fit(values.rows(rows), condition[rows], rng)
 
     def encode(self, profile: LayerProfile, condition: Tensor, rng: np.random.Generator) -> Tensor:
         """See `ProfileTargets`."""
-        spread = profile.counts + rng.random(profile.counts.shape)
-        values, exists = self._whole(profile, spread)
-        z = _fill(self.whole_standardize(values, _expand(condition)), exists, rng)
-        whole = self.whole_quantiles(z)
-        values, exists = self._layer_values(profile, spread)
-        z = self.standardize(values, _expand(torch.cat([condition, whole], dim=1)))
-        return torch.cat([whole, self.quantiles(_fill(z, exists, rng))], dim=1)
+        values = self._values(profile, rng)
+        x = condition.new_empty(len(condition), self.dim)
+        for maps, rows in self._groups(condition):
+            x[rows] = maps(values.rows(rows), condition[rows], rng)
+        return x
 
     def decode(self, x: Tensor, condition: Tensor) -> LayerProfile:
         """See `ProfileTargets`; counts come out whole."""
-        z, layers = x.tensor_split([self.given], dim=1)
-        features = _expand(torch.cat([condition, z], dim=1))
-        values = self.standardize.inverse(self.quantiles.inverse(layers), features).double().cpu().numpy()
-        whole = self.whole_standardize.inverse(self.whole_quantiles.inverse(z), _expand(condition))
-        drawn = whole.double().cpu().numpy()
+        values = torch.empty_like(x)
+        for maps, rows in self._groups(condition):
+            values[rows] = maps.inverse(x[rows], condition[rows])
+        drawn, layers = (t.double().cpu().numpy() for t in values.tensor_split([self.given], dim=1))
         n = len(self.sections)
         points = np.expm1(np.clip(drawn[:, :n], 0.0, MAX_LOG))
         per_point = np.exp(np.clip(drawn[:, n : PER_SECTION * n], -MAX_LOG, MAX_LOG))
-        counts = np.expm1(np.clip(values[:, : self.layers], 0.0, MAX_LOG))
-        energy = np.exp(np.clip(values[:, self.layers :], -MAX_LOG, MAX_LOG))
+        counts = np.expm1(np.clip(layers[:, : self.layers], 0.0, MAX_LOG))
+        energy = np.exp(np.clip(layers[:, self.layers :], -MAX_LOG, MAX_LOG))
         for k, section in enumerate(self.sections):
             counts[:, section] = np.floor(brought_to(counts[:, section], points[:, k]))
             total = counts[:, section].sum(1)
             held = energy[:, section] * counts[:, section]
             energy[:, section] = brought_to(held, per_point[:, k] * total)
         return LayerProfile(counts, energy, drawn[:, PER_SECTION * n :])
+
+
+LEAST_SHOWERS = 12
+"""With fewer of a group its maps stay as they are."""
+
+
+class Values(NamedTuple):
+    """Numbers of N showers as a whole and of their layers, and which of them exist."""
+
+    whole: Tensor
+    whole_exists: Tensor
+    layers: Tensor
+    layers_exist: Tensor
+
+    def rows(self, which: Tensor) -> Values:
+        """Those of some of the showers."""
+        return Values(*(t[which] for t in self))
+
+
+class NormalMaps(nn.Module):
+    """Each number of the whole, and of the layers given the whole, to N(0, 1) given the condition, and back.
+
+    Args:
+        whole: how many numbers of the whole.
+        layers: how many of the layers.
+        condition: C.
+    """
+
+    def __init__(self, whole: int, layers: int, condition: int) -> None:
+        super().__init__()
+        self.whole = whole
+        self.whole_standardize = ConditionalStandardize(whole, _features(condition))
+        self.whole_quantiles = GaussianQuantiles(whole)
+        self.standardize = ConditionalStandardize(layers, _features(condition + whole))
+        self.quantiles = GaussianQuantiles(layers)
+
+    def fit(self, values: Values, condition: Tensor, rng: np.random.Generator) -> None:
+        """Values of N showers and their conditions [N, C]."""
+        whole, whole_exists, layers, layers_exist = values
+        features = _expand(condition)
+        self.whole_standardize.fit(whole, features, whole_exists)
+        z = _fill(self.whole_standardize(whole, features), whole_exists, rng)
+        self.whole_quantiles.fit(z)
+        features = _expand(torch.cat([condition, self.whole_quantiles(z)], dim=1))
+        self.standardize.fit(layers, features, layers_exist)
+        self.quantiles.fit(_fill(self.standardize(layers, features), layers_exist, rng))
+
+    def forward(self, values: Values, condition: Tensor, rng: np.random.Generator) -> Tensor:
+        """Values of N showers, conditions [N, C] -> z [N, whole + layers]."""
+        whole, whole_exists, layers, layers_exist = values
+        z = self.whole_quantiles(_fill(self.whole_standardize(whole, _expand(condition)), whole_exists, rng))
+        own = self.standardize(layers, _expand(torch.cat([condition, z], dim=1)))
+        return torch.cat([z, self.quantiles(_fill(own, layers_exist, rng))], dim=1)
+
+    def inverse(self, z: Tensor, condition: Tensor) -> Tensor:
+        """z [N, whole + layers] -> values."""
+        whole, layers = z.tensor_split([self.whole], dim=1)
+        features = _expand(torch.cat([condition, whole], dim=1))
+        values = self.standardize.inverse(self.quantiles.inverse(layers), features)
+        drawn = self.whole_standardize.inverse(self.whole_quantiles.inverse(whole), _expand(condition))
+        return torch.cat([drawn, values], dim=1)
 
 
 def brought_to(values: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:

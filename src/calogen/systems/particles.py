@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,9 @@ from calogen.data.incident import Incident
 
 KINDS = (11, -11, 22, 130, 211, -211, 321, -321, 2112, -2112, 2212, -2212)
 """PDG codes by the index a network knows them by: e, gamma, K0L, pi, K, n, p; the order of AllShowers' labels."""
+
+ELECTROMAGNETIC = (11, -11, 22)
+"""Those whose showers are electromagnetic throughout."""
 
 LEAST_STD = 1e-3
 """A scale that no training sample is narrower than: showers of one energy have none."""
@@ -42,6 +47,10 @@ class Particles(nn.Module):
     def size(self) -> int:
         """C, with the kind."""
         return self.numbers + self.kinds * len(KINDS)
+
+    def columns(self, codes: Sequence[int]) -> list[int]:
+        """Columns of the condition that say a particle is one of these kinds; none, where it does not say."""
+        return [self.numbers + KINDS.index(code) for code in codes] if self.kinds else []
 
     def fit(self, incident: Incident) -> None:
         """Take mean and standard deviation of the (logarithm of the) energy."""

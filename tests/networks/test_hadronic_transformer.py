@@ -14,9 +14,9 @@ SIZES = {"width": 32, "heads": 4, "blocks": 2, "feedforward": 48, "condition": 5
 SETS = len(COUNTS)
 
 
-def network(given: int) -> HadronicTransformer:
+def network(given: int, added: bool = False) -> HadronicTransformer:
     torch.manual_seed(0)
-    return HadronicTransformer(given=given, **SIZES)
+    return HadronicTransformer(given=given, added=added, **SIZES)
 
 
 def inputs(given: int) -> tuple[Tensor, Tensor, Tensor | PointCondition, Tensor]:
@@ -98,10 +98,11 @@ def test_torchs_own_layers_agree(given: int, grad: bool) -> None:
                 torch.testing.assert_close(out[k], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("added", [False, True])
 @pytest.mark.parametrize("given", [0, 4])
 @torch.no_grad()
-def test_a_set_alone_is_what_it_is_in_a_batch(given: int) -> None:
-    net = network(given)
+def test_a_set_alone_is_what_it_is_in_a_batch(given: int, added: bool) -> None:
+    net = network(given, added)
     x, t, c, counts = inputs(given)
     together = net(x, t, c, counts).split(counts.tolist())
     for k, mine in enumerate(x.split(counts.tolist())):

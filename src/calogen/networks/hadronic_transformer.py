@@ -114,6 +114,8 @@ class HadronicTransformer(nn.Module):
         tokens: to which these are compressed.
         time_features, fourier_std: of the noise level, see `FourierFeatures`.
         highest, frequencies: of a point's features, see `PointFeatures`.
+        added: noise level and condition are also added to every point, as they are in AllShowers: one of a thousand
+            tokens is found slowly by attention alone.
         dropout: in training; published is 0.1.
     """
 
@@ -132,10 +134,11 @@ class HadronicTransformer(nn.Module):
         fourier_std: float = 16.0,
         highest: float = HIGHEST,
         frequencies: int = NUMBER,
+        added: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.features, self.condition, self.given = features, condition, given
+        self.features, self.condition, self.given, self.added = features, condition, given, added
         self.time = nn.Sequential(
             FourierFeatures(time_features, fourier_std),
             nn.Linear(time_features, time_features),
@@ -199,6 +202,7 @@ class BoundHadronic:
         self.network, self.context = network, context
         self.sizes = counts.tolist()
         self.token_sizes = [n + extra for n in self.sizes]
+        self.of_set = of_set
         self.at = torch.arange(len(of_set), device=counts.device) + extra * of_set  # where the points are in the tokens
         ends = (counts + extra).cumsum(0)
         self.extra_at = (ends[:, None] + torch.arange(-extra, 0, device=counts.device)).flatten()
@@ -209,8 +213,10 @@ class BoundHadronic:
         if x.shape != (len(self.at), network.features):
             raise ValueError(f"points must be [{len(self.at)}, {network.features}], not {list(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):  # positions keep their digits
-            points = network.points(x)
-            extra = torch.cat([network.time(t)[:, None], self.context], dim=1).flatten(0, 1)
+            points, time = network.points(x), network.time(t)
+            if network.added:
+                points = points + (time + self.context[:, 0])[self.of_set]
+            extra = torch.cat([time[:, None], self.context], dim=1).flatten(0, 1)
         h = points.new_zeros(len(points) + len(extra), points.shape[1])
         h = h.index_copy(0, self.at, points).index_copy(0, self.extra_at, extra)
         for block in network.encoder:

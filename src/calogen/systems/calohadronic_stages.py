@@ -1,0 +1,265 @@
+"""How CaloHadronic is fitted: layers, then points of the ECal, points of the HCal given those, students, factors."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from calogen.data.showers import Showers
+from calogen.methods.conditional import Condition
+from calogen.systems.bespoke_stage import BespokeStage, FlowProblem
+from calogen.systems.calibration import RadialPoints, per_layer_after_projection
+from calogen.systems.calohadronic_sections import Calorimeter, given
+from calogen.systems.cloud_view import CloudView
+from calogen.systems.layer_stages import LayerFlowStage
+from calogen.systems.points import FEATURES, Points
+from calogen.systems.profile_targets import LayerProfile
+from calogen.train import Batch, LearnedStage, Plan, SolvedStage
+
+if TYPE_CHECKING:
+    from calogen.systems.calohadronic import CaloHadronic
+
+CALIBRATION_SHOWERS = 1500
+CALIBRATION_ROUNDS = 4
+CALIBRATED = 0.05
+"""A factor that still moves by more than this in the last round is reported."""
+
+
+class OneKindFlowStage(LayerFlowStage):
+    """A flow of the layers for showers of one kind of particle, which no network is told."""
+
+    def prepare(self, showers: Showers) -> None:
+        """See `LayerFlowStage`; refuses showers of several kinds."""
+        species = np.unique(showers.incident.pdg)
+        if len(species) > 1:
+            raise ValueError(
+                f"showers of particles {species.tolist()}: this system learns one kind, it cannot tell them"
+            )
+        super().prepare(showers)
+
+
+def section_points(view: Showers, section: Calorimeter) -> tuple[Points, NDArray[np.int64]]:
+    """Points of one section, with the layer within it as depth, and their number in each shower [N]."""
+    inside = (view.layer >= section.layers.start) & (view.layer < section.layers.stop)
+    x, y, layer, energy = (torch.from_numpy(v[inside]) for v in (view.x, view.y, view.layer, view.energy))
+    counts = np.bincount(view.shower_index[inside], minlength=len(view))
+    return Points(x, y, layer - section.first, energy), counts
+
+
+def latent_points(view: Showers, section: Calorimeter, rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Latent points [P, 4] of one section, and their number in each shower [N].
+
+    Points lie anywhere within their layer, or without `rng` in its middle.
+    """
+    points, counts = section_points(view, section)
+    u = torch.full((len(points.x),), 0.5).double() if rng is None else torch.from_numpy(rng.random(len(points.x)))
+    device = next(section.points.buffers()).device
+    latent = section.points.encode(Points(*(v.to(device) for v in points)), u.to(device))
+    return latent, torch.from_numpy(counts)
+
+
+class _PointStage(LearnedStage):
+    """What teachers and students share: the points of their section in showers of Geant4, and what these are given."""
+
+    suffix = ""
+
+    def __init__(self, system: CaloHadronic, section: int, plan: Plan) -> None:
+        self.system, self.plan = system, plan
+        self.section = system.sections[section]
+        self.before = system.sections[section - 1] if section > 0 else None
+        self.name = self.section.name + self.suffix
+
+    def counts(self, showers: Showers) -> NDArray[np.integer]:
+        """Points of the section as the showers are viewed; none count as one."""
+        counts: NDArray[np.int64] = self.system.view(showers).counts_per_layer[:, self.section.layers].sum(1)
+        return np.maximum(counts, 1)
+
+    def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """Latent points [P, 4], numbers [N, C], points [N], weights [N]; of the section before, points [M, 4], [N]."""
+        view = self.system.view(showers)[indices]
+        latent, counts = latent_points(view, self.section, rng)
+        values = self.section.values(self.system.numbers(view.incident), LayerProfile.of(view))
+        # Showers weigh as the square root of their points: neither the few bright nor the many faint ones rule.
+        batch = (latent, values, counts, counts.sqrt())
+        if self.before is None:
+            return batch
+        before, many = latent_points(view, self.before, rng)
+        return (*batch, self.before.as_given(before), many)
+
+    @staticmethod
+    def condition(batch: Batch) -> Condition:
+        """What the network is given."""
+        return given(batch[1], *batch[4:])
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Weight [N] of each shower; those without points weigh nothing."""
+        weights: Tensor = batch[3]
+        return weights
+
+
+class TeacherStage(_PointStage):
+    """Fit the transforms of a section and the diffusion of its points."""
+
+    def __init__(self, system: CaloHadronic, section: int, plan: Plan) -> None:
+        super().__init__(system, section, plan)
+        own = self.section
+        self.model = nn.ModuleDict({"profile": own.profile, "points": own.points, "teacher": own.teacher})
+
+    def prepare(self, showers: Showers) -> None:
+        """Fit the transforms on all training points."""
+        view = self.system.view(showers)
+        points, _ = section_points(view, self.section)
+        if len(points.x) < FEWEST_POINTS:
+            raise ValueError(
+                f"{len(points.x)} training points in section {self.section.name!r}; at least {FEWEST_POINTS} are needed"
+            )
+        self.section.points.fit(points)
+        self.section.profile.fit(self.section.of(LayerProfile.of(view)))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """EDM's loss [N]."""
+        return self.section.teacher.loss(batch[0], self.condition(batch), batch[2])  # type: ignore[arg-type]
+
+
+FEWEST_POINTS = 100
+"""In a section, over all training showers: fewer have no quantiles."""
+
+
+class StudentStage(_PointStage):
+    """Distil the teacher of a section into a consistency model."""
+
+    suffix = "-student"
+
+    def __init__(self, system: CaloHadronic, section: int, plan: Plan) -> None:
+        super().__init__(system, section, plan)
+        self.model = self.section.distillation
+
+    def prepare(self, showers: Showers) -> None:
+        """Teacher, student and target start from the trained teacher."""
+        distillation, teacher = self.section.distillation, self.section.teacher
+        distillation.teacher.load_state_dict(teacher.state_dict())
+        for model in (distillation.student, distillation.target):
+            model.network.load_state_dict(teacher.network.state_dict())
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Consistency loss [N]; the teacher and the target drop nothing out."""
+        distillation = self.section.distillation
+        distillation.teacher.eval()
+        distillation.target.eval()
+        return distillation.loss(batch[0], self.condition(batch), batch[2])  # type: ignore[arg-type]
+
+    def after_step(self, step: int) -> None:
+        """Move the target."""
+        self.section.distillation.after_step()
+
+
+SOLVER = "-bespoke"
+SOLVER_SHOWERS = 16
+SOLVER_REFERENCE = 16
+"""Fine paths a solver learns from, and their steps of four evaluations: a transformer's evaluation is dear."""
+
+
+class SectionFlow:
+    """The flow of a section's points in showers of Geant4, for its solver; random is only the noise."""
+
+    def __init__(self, system: CaloHadronic, section: int) -> None:
+        self.system, self.index = system, section
+
+    def __call__(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> FlowProblem:
+        """See `calogen.systems.bespoke_stage.FlowOf`."""
+        section = self.system.sections[self.index]
+        view = self.system.view(showers)[indices]
+        values = section.values(self.system.numbers(view.incident), LayerProfile.of(view))
+        sizes = torch.from_numpy(view.counts_per_layer[:, section.layers].sum(1)).to(values.device)
+        before: tuple[Tensor, Tensor] | tuple[()] = ()
+        if self.index > 0:
+            other = self.system.sections[self.index - 1]
+            latent, many = latent_points(view, other)
+            before = other.as_given(latent), many.to(values.device)
+        noise = rng.standard_normal((int(sizes.sum()), FEATURES), dtype=np.float32)
+        velocity = section.teacher.velocity(given(values, *before), sizes)
+        return FlowProblem(velocity, torch.from_numpy(noise).to(values.device), sizes)
+
+
+def solver_stage(system: CaloHadronic, section: int, plan: Plan) -> BespokeStage:
+    """Fit the solver of a section's teacher."""
+    own = system.sections[section]
+    return BespokeStage(
+        own.name + SOLVER,
+        own.solver,
+        SectionFlow(system, section),
+        plan,
+        showers=SOLVER_SHOWERS,
+        reference_steps=SOLVER_REFERENCE,
+    )
+
+
+class CalibrateStage(SolvedStage):
+    """Fit each section's factors so that its hits and visible energy match Geant4 after projection."""
+
+    name = "calibrate"
+
+    def __init__(self, system: CaloHadronic, plan: Plan) -> None:
+        self.system, self.plan = system, plan
+        self.model = nn.ModuleDict({section.name: section.calibration for section in system.sections})
+
+    def solve(self, train: Showers, validation: Showers | None) -> None:
+        """A few rounds of sampling and correcting; a system that cannot be sampled keeps factors of one, with a
+        warning: hours of training are not lost for it.
+        """
+        try:
+            self._solve(train)
+        except ValueError as error:
+            self._forget(train)
+            warnings.warn(f"not calibrated: {error}", stacklevel=2)
+
+    def _forget(self, train: Showers) -> None:
+        for section in self.system.sections:
+            section.calibration.set_scale(train.incident)
+
+    def _solve(self, train: Showers) -> None:
+        self._forget(train)
+        chosen = np.random.default_rng(self.plan.seed).permutation(len(train))[:CALIBRATION_SHOWERS]
+        truth = train[np.sort(chosen)]
+        seen = per_layer_after_projection(truth)
+        points = self.system.view(truth)
+        about_axis = CloudView(self.system.detector, 0.0, 0.0, self.system.config.directions)
+        moved = 0.0
+        for _ in range(CALIBRATION_ROUNDS):
+            generated = self.system.sample(truth.incident, seed=self.plan.seed)
+            found, own = per_layer_after_projection(generated), about_axis(generated)
+            moved = max(self._improve(section, truth, found, seen, own, points) for section in self.system.sections)
+            about_axis.made.clear()
+        if moved > CALIBRATED:
+            warnings.warn(
+                f"calibration still moved by {moved:.0%} (limit {CALIBRATED:.0%}) after {CALIBRATION_ROUNDS} rounds: "
+                "train the flows and the point models longer",
+                stacklevel=2,
+            )
+
+    @staticmethod
+    def _improve(
+        section: Calorimeter,
+        truth: Showers,
+        found: tuple[NDArray[np.int64], NDArray[np.float64]],
+        seen: tuple[NDArray[np.int64], NDArray[np.float64]],
+        own: Showers,
+        points: Showers,
+    ) -> float:
+        section.calibration.points.improve(_radial(own, section), _radial(points, section))
+        moved = [0.0]
+        for kind, generated, true in zip(("occupancy", "energy"), found, seen, strict=True):
+            generated, true = generated[:, section.layers], true[:, section.layers]
+            if min(generated.sum(), true.sum()) > 0:
+                moved.append(section.calibration.improve(kind, truth.incident, generated, true))
+        return max(moved)
+
+
+def _radial(view: Showers, section: Calorimeter) -> RadialPoints:
+    points, _ = section_points(view, section)
+    return RadialPoints(torch.hypot(points.x, points.y).numpy(), points.energy.numpy())

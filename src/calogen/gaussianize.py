@@ -253,14 +253,13 @@ class ConditionalStandardize(nn.Module):
             if int(here.sum()) < MIN_ROWS:
                 continue
             f, y = features[here].double(), t[here, d].double()
-            mean = _ridge(f, y)
+            rows = int(here.sum())
+            mean = _ridge(f, y) if rows >= ROWS_PER_FEATURE * f.shape[1] else _constant(f, y)
             spread = (y - f @ mean).abs().clamp(min=MIN_SPREAD).log() + MEAN_LOG_NORMAL
             # Where few showers decide, only the constant of the spread is believable.
-            few = int(here.sum()) < FEW_ROWS
-            log_scale = torch.zeros_like(mean)
-            log_scale[0] = spread.mean()
+            few = rows < max(FEW_ROWS, ROWS_PER_FEATURE * f.shape[1])
             self.mean[:, d] = mean.float()
-            self.log_scale[:, d] = (log_scale if few else _ridge(f, spread)).float()
+            self.log_scale[:, d] = (_constant(f, spread) if few else _ridge(f, spread)).float()
 
     def _at(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return features @ self.mean, (features @ self.log_scale).clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp()
@@ -280,10 +279,19 @@ MEAN_LOG_NORMAL = 0.5 * (math.log(2) + 0.5772156649015329)
 """-E[ln |n|] of a standard normal n, (ln 2 + Euler's constant) / 2."""
 MIN_ROWS = 12
 FEW_ROWS = 200
+ROWS_PER_FEATURE = 5
+"""With fewer values than this for each feature only the constant is fitted."""
 MIN_SPREAD = 1e-4
 MAX_LOG_SCALE = 10.0
 RIDGE = 1e-5
 """Weight of the pull to zero in least squares, relative to the number of rows."""
+
+
+def _constant(f: Tensor, y: Tensor) -> Tensor:
+    """The mean of y [N] as coefficients of f [N, F] whose first column is the constant."""
+    coefficients = torch.zeros(f.shape[1], dtype=f.dtype)
+    coefficients[0] = y.mean()
+    return coefficients
 
 
 def _ridge(f: Tensor, y: Tensor) -> Tensor:

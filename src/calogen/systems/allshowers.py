@@ -10,8 +10,9 @@ particle, E, direction, n_l -> flow of all points together, each on its layer an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,10 +22,13 @@ from torch import Tensor, nn
 from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.detector.geometry import Detector, tilt
+from calogen.methods.bespoke import BespokeSolver
 from calogen.methods.flow_matching import FlowMatching, FromData
+from calogen.methods.solvers import STEPS
 from calogen.networks.banded_attention import Band
 from calogen.networks.point_transformer import PointTransformer
 from calogen.systems.allshowers_stages import PointsStage
+from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
 from calogen.systems.cloud_view import CloudView
 from calogen.systems.domain import Domain
 from calogen.systems.drawing import Streams, draw_profiles, normal, starts, stream
@@ -63,6 +67,7 @@ class AllShowersConfig:
     matched: bool = True  # noise is matched to points in each layer by optimal transport, afresh at every step
     from_data: bool = False  # the networks' time starts at the data, as that of published weights does
     halo_mm: float = 30.0  # radius from which points move fully with the centre of gravity; 0: it is not used
+    evaluations: int = 4  # of the velocity of the points by the bespoke solver
 
 
 PROPERTY_SCALES = {"z_mm": 1000.0, "thickness_mm": 10.0}
@@ -113,6 +118,7 @@ class AllShowers(System):
         )
         wrapped = FromData(network) if config.from_data else network
         self.point_flow = FlowMatching(wrapped, PLANE_AND_ENERGY, stratified=True)
+        self.solver = BespokeSolver(config.evaluations)
         self.calibration = KindCalibration(detector.n_layers)
         self.redraws = 0  # layer profiles drawn again in the last call of `sample`
 
@@ -124,11 +130,12 @@ class AllShowers(System):
             "layers": self.layer_flow,
             "points": self.points,
             "flow": self.point_flow,
+            "solver": self.solver,
             "calibration": self.calibration,
         }
 
     def stages(self) -> list[Stage]:
-        """Flows of sections and layers, their students, the flow of the points, factors after projection."""
+        """Flows of sections and layers, their students, the points' flow and solver, factors after projection."""
         names = ["whole", "layers"] if len(self.layer_flow.sizes) > 1 else ["layers"]
         plans = DESK_PLANS
         flows: list[Stage] = [LayerFlowStage(self, name, k, plans[name]) for k, name in enumerate(names)]
@@ -136,7 +143,9 @@ class AllShowers(System):
             LayerStudentStage(self, f"{name}-student", k, plans[f"{name}-student"]) for k, name in enumerate(names)
         ]
         calibrate = KindCalibrateStage(self, plans["calibrate"], energies=self.config.profile == "sections")
-        return [*flows, *students, PointsStage(self, plans["points"]), calibrate]
+        points = PointsStage(self, plans["points"])
+        solver = BespokeStage("solver", self.solver, points.flow_of, plans["solver"])
+        return [*flows, *students, points, solver, calibrate]
 
     def sample(
         self,
@@ -146,8 +155,8 @@ class AllShowers(System):
         batch_size: int = 16,
         progress: bool = False,
         first: int = 0,
-        steps: int = 4,
-        solver: str = "midpoint",
+        solver: str = "bespoke",
+        steps: int = 16,
         layers: Literal["flow", "one-step"] = "flow",
         layer_steps: int = 16,
         precision: Literal["float32", "bfloat16"] = "float32",
@@ -160,8 +169,9 @@ class AllShowers(System):
             batch_size: showers computed together.
             progress: show a bar.
             first: index of the first of these showers in a larger request.
-            steps: of `solver` for the points (published: 16).
-            solver: euler, midpoint, heun or rk4 (one, two, two, four evaluations a step).
+            solver: of the flow of the points: the `bespoke` one fitted to it, with as many evaluations as the
+                configuration says, or euler, midpoint, heun, rk4 (one, two, two, four evaluations a step).
+            steps: of a solver that is not bespoke (published: 16 of midpoint).
             layers: points and energies of the layers by the `flow` or by its `one-step` student.
             layer_steps: of the midpoint solver for the layers.
             precision: of the transformer's products.
@@ -174,17 +184,30 @@ class AllShowers(System):
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"unknown precision {precision!r}; use 'float32' or 'bfloat16'")
         how = CountSampling(layers, layer_steps)
+        points = self._solver(solver, steps)
         for part in self.parts().values():
             part.eval()
         self.redraws = 0
         with torch.inference_mode():
             batches = [
-                self._sample_batch(
-                    incident[start : start + batch_size], seed, first + start, how, steps, solver, precision
-                )
+                self._sample_batch(incident[start : start + batch_size], seed, first + start, how, points, precision)
                 for start in starts(len(incident), batch_size, progress)
             ]
         return Showers.concatenate(batches) if batches else Showers.empty(self.detector)
+
+    def _solver(self, solver: str, steps: int) -> dict[str, Any]:
+        """Options of the flow's `sample`.
+
+        Raises:
+            ValueError: no such solver, or steps below 1.
+        """
+        if solver == "bespoke":
+            return {"solver": self.solver}
+        if solver not in STEPS:
+            raise ValueError(f"unknown solver {solver!r}; use bespoke, {', '.join(STEPS)}")
+        if steps < 1:
+            raise ValueError(f"steps={steps}: give at least 1")
+        return {"solver": solver, "steps": steps}
 
     def _sample_batch(
         self,
@@ -192,8 +215,7 @@ class AllShowers(System):
         seed: int,
         first: int,
         how: CountSampling,
-        steps: int,
-        solver: str,
+        points: Mapping[str, Any],
         precision: str,
     ) -> Showers:
         streams = [stream(seed, first + i) for i in range(len(incident))]
@@ -206,8 +228,7 @@ class AllShowers(System):
                 self.point_condition(incident, drawn, counts),
                 counts=torch.from_numpy(total).to(self.device),
                 noise=torch.from_numpy(noise).to(self.device),
-                steps=steps,
-                solver=solver,
+                **points,
             )
         return self._assemble(latent, profile, counts, incident)
 
@@ -317,6 +338,7 @@ DESK_PLANS: dict[str, Plan] = {
         validate_every=500,
         validation_showers=200,
     ),
+    "solver": BESPOKE_PLAN,
     "calibrate": Plan(steps=1),
 }
 PUBLISHED_PLANS: dict[str, Plan] = {
@@ -336,6 +358,7 @@ PUBLISHED_PLANS: dict[str, Plan] = {
         ema_decay=0.999,
         validate_every=2000,
     ),
+    "solver": BESPOKE_PLAN,
     "calibrate": Plan(steps=1),
 }
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from calogen.data.showers import Showers
 from calogen.methods.matching import match
+from calogen.systems.bespoke_stage import FlowProblem
 from calogen.systems.layer_stages import LayerFlowStage
-from calogen.systems.profile_targets import LayerProfile
 from calogen.systems.section_points import PLANE_AND_ENERGY, LayerPoints
 from calogen.train import Batch, LearnedStage, Plan
+from calogen.train.streams import numpy_stream
 
 if TYPE_CHECKING:
     from calogen.systems.allshowers import AllShowers
@@ -29,6 +30,7 @@ class PointsStage(LearnedStage):
         self.system, self.plan = system, plan
         self.model = nn.ModuleDict({"transform": system.points, "flow": system.point_flow})
         self.layers = LayerFlowStage(system, "layers", 0, plan)
+        self.wholes: dict[int, tuple[Showers, Tensor]] = {}
 
     def prepare(self, showers: Showers) -> None:
         """Fit the transform on all training points."""
@@ -48,11 +50,31 @@ class PointsStage(LearnedStage):
         per_layer = view.counts_per_layer
         if self.system.config.matched:
             noise = match(latent.numpy(), noise, per_layer.ravel())
-        held = self.layers.profile(showers)
-        profile = LayerProfile(held.counts[indices], held.energy[indices], held.cog[indices])
-        whole = self.system.whole_of(profile, view.incident, rng)
-        condition = self.system.point_condition(view.incident, whole, per_layer)
-        return latent, torch.from_numpy(noise), condition.cpu(), torch.from_numpy(view.counts)
+        condition = self._condition(showers, indices).cpu()
+        return latent, torch.from_numpy(noise), condition, torch.from_numpy(view.counts)
+
+    def flow_of(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> FlowProblem:
+        """The trained flow for Geant4's layers of some showers, with noise, for a solver to be fitted to."""
+        view = self.system.view(showers)[indices]
+        device = self.system.particles.mean.device
+        condition = self._condition(showers, indices).to(device)
+        counts = torch.from_numpy(view.counts).to(device)
+        noise = torch.from_numpy(rng.standard_normal((view.n_points, PLANE_AND_ENERGY), dtype=np.float32))
+        return FlowProblem(self.system.point_flow.velocity(condition, counts), noise.to(device), counts)
+
+    def _condition(self, showers: Showers, indices: NDArray[np.int64]) -> Tensor:
+        """Conditions [N, C] of the points, on Geant4's layers."""
+        counts = self.layers.profile(showers).counts[indices]
+        return self.system.point_condition(showers.incident[indices], self._whole(showers)[indices], counts)
+
+    def _whole(self, showers: Showers) -> Tensor:
+        """The showers as a whole [N, given], made once: a condition needs no fresh spread of its whole numbers."""
+        held = self.wholes.get(id(showers))
+        if held is None or held[0] is not showers:
+            rng = numpy_stream(self.name, "whole")
+            made = self.system.whole_of(self.layers.profile(showers), showers.incident, rng)
+            self.wholes[id(showers)] = held = (showers, made.cpu())
+        return held[1]
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the velocity [N]."""

@@ -63,7 +63,7 @@ class BespokeStage(LearnedStage):
         plan: how it is fitted; `BESPOKE_PLAN` for most. Its showers stand for those of the pool.
         error: the `local` truncation error, good from any start, or the `global` one: what counts in the end, worth
             its rougher way for few evaluations. A second stage may go on from the first with the other.
-        showers: of the pool.
+        showers: of the pool; None: `POOL`.
         reference_steps: of the fine solution, four evaluations each.
     """
 
@@ -75,7 +75,7 @@ class BespokeStage(LearnedStage):
         plan: Plan = BESPOKE_PLAN,
         *,
         error: Literal["local", "global"] = "local",
-        showers: int = POOL,
+        showers: int | None = None,
         reference_steps: int = 32,
     ) -> None:
         if error not in ERRORS:
@@ -84,7 +84,7 @@ class BespokeStage(LearnedStage):
         self.solver = solver
         self.flow_of = flow_of
         self.error = ERRORS[error]
-        self.size, self.reference_steps = showers, reference_steps
+        self.size, self.reference_steps = showers or POOL, reference_steps
         self.pools: list[tuple[Showers, Pool]] = []
 
     def prepare(self, showers: Showers) -> None:

@@ -17,11 +17,11 @@ from calogen.systems.profile_targets import FIT_SEED, LEAST_ENERGY_GEV, MAX_LOG,
 COG = 3
 """Numbers of the centre of gravity: x, y mm, z layers."""
 PER_SECTION = 2
-"""Numbers of a section: ln of its points, ln of its energy per point."""
+"""Numbers of a section: ln of its points, ln of its energy."""
 
 
 class SectionTargets(ProfileTargets):
-    """Per section ln(1 + n) and ln(E / n), the centre of gravity; per layer the same two numbers.
+    """Per section ln(1 + n) and ln E, the centre of gravity; per layer ln(1 + n) and ln(E / n).
 
     Hadrons start anywhere: nothing here is assumed normal jointly. Each number is standardised given the
     particle and mapped to N(0, 1) by its quantiles, so that its own distribution is right from the start and a
@@ -59,7 +59,8 @@ class SectionTargets(ProfileTargets):
         points = np.stack([spread[:, s].sum(1) for s in self.sections], axis=1)
         whole = np.stack([profile.counts[:, s].sum(1) for s in self.sections], axis=1)
         energy = np.stack([profile.energy[:, s].sum(1) for s in self.sections], axis=1)
-        values = np.concatenate([np.log1p(points), _per_point(energy, whole), profile.cog], axis=1)
+        log_energy = np.log(np.maximum(energy, LEAST_ENERGY_GEV))
+        values = np.concatenate([np.log1p(points), log_energy, profile.cog], axis=1)
         exists = np.concatenate([np.ones_like(whole, bool), whole > 0, np.ones(profile.cog.shape, bool)], axis=1)
         return torch.from_numpy(values).float(), torch.from_numpy(exists)
 
@@ -97,14 +98,12 @@ class SectionTargets(ProfileTargets):
         drawn, layers = (t.double().cpu().numpy() for t in values.tensor_split([self.given], dim=1))
         n = len(self.sections)
         points = np.expm1(np.clip(drawn[:, :n], 0.0, MAX_LOG))
-        per_point = np.exp(np.clip(drawn[:, n : PER_SECTION * n], -MAX_LOG, MAX_LOG))
+        visible = np.exp(np.clip(drawn[:, n : PER_SECTION * n], -MAX_LOG, MAX_LOG))
         counts = np.expm1(np.clip(layers[:, : self.layers], 0.0, MAX_LOG))
         energy = np.exp(np.clip(layers[:, self.layers :], -MAX_LOG, MAX_LOG))
         for k, section in enumerate(self.sections):
             counts[:, section] = np.floor(brought_to(counts[:, section], points[:, k]))
-            total = counts[:, section].sum(1)
-            held = energy[:, section] * counts[:, section]
-            energy[:, section] = brought_to(held, per_point[:, k] * total)
+            energy[:, section] = brought_to(energy[:, section] * counts[:, section], visible[:, k])
         return LayerProfile(counts, energy, drawn[:, PER_SECTION * n :])
 
 
@@ -154,19 +153,28 @@ class NormalMaps(nn.Module):
         self.quantiles.fit(_fill(self.standardize(layers, features), layers_exist, rng))
 
     def forward(self, values: Values, condition: Tensor, rng: np.random.Generator) -> Tensor:
-        """Values of N showers, conditions [N, C] -> z [N, whole + layers]."""
+        """Values of N showers, conditions [N, C] -> z [N, whole + layers], kept within `FARTHEST_Z`."""
         whole, whole_exists, layers, layers_exist = values
         z = self.whole_quantiles(_fill(self.whole_standardize(whole, _expand(condition)), whole_exists, rng))
         own = self.standardize(layers, _expand(torch.cat([condition, z], dim=1)))
-        return torch.cat([z, self.quantiles(_fill(own, layers_exist, rng))], dim=1)
+        return _kept(torch.cat([z, self.quantiles(_fill(own, layers_exist, rng))], dim=1))
 
     def inverse(self, z: Tensor, condition: Tensor) -> Tensor:
         """z [N, whole + layers] -> values."""
-        whole, layers = z.tensor_split([self.whole], dim=1)
+        whole, layers = _kept(z).tensor_split([self.whole], dim=1)
         features = _expand(torch.cat([condition, whole], dim=1))
         values = self.standardize.inverse(self.quantiles.inverse(layers), features)
         drawn = self.whole_standardize.inverse(self.whole_quantiles.inverse(whole), _expand(condition))
         return torch.cat([drawn, values], dim=1)
+
+
+def _kept(z: Tensor) -> Tensor:
+    return z.clamp(-FARTHEST_Z, FARTHEST_Z)
+
+
+FARTHEST_Z = 4.5
+"""Standard deviations: 7e-6 of a normal distribution lie beyond. A layer that next to no training shower reaches has
+no scale, and what another shower leaves there must not outweigh all else."""
 
 
 def brought_to(values: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:

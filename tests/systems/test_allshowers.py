@@ -1,0 +1,199 @@
+"""AllShowers: any particle, any batch, the layers that were drawn; and what the published network knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_hadrons import SMALL_ILD, toy_hadrons
+
+from calogen import ILD, Incident, Showers
+from calogen.systems import PRESETS, SYSTEMS, bespoke_stage, kind_calibration_stage
+from calogen.systems.allshowers import AllShowers, AllShowersConfig
+from calogen.systems.state import State
+from calogen.train import Plan
+
+SMALL = AllShowersConfig(
+    whole_widths=(16, 16),
+    layer_widths=(16, 16),
+    width=16,
+    heads=2,
+    blocks=2,
+    feedforward=16,
+    counts_width=16,
+    least_threshold=0.0,
+)
+
+
+def mixed(n: int, *, seed: int = 0) -> Showers:
+    """Toy hadrons under the names of three particles."""
+    showers = toy_hadrons(n, seed=seed)
+    incident = showers.incident
+    pdg = np.array([211, 2112, 22])[np.arange(n) % 3]
+    return replace(showers, incident=Incident(incident.energy, incident.direction, pdg))
+
+
+def small_plans(system: AllShowers, steps: int) -> dict[str, Plan]:
+    few = {
+        "steps": steps,
+        "batch_size": 16,
+        "validate_every": steps,
+        "patience": None,
+        "ema": "none",
+        "warmup_steps": 0,
+    }
+    return {name: replace(plan, **few) for name, plan in system.plans().items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Fewer showers to calibrate on and to solve finely."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind_calibration_stage, "SHOWERS", 90)
+        patch.setattr(kind_calibration_stage, "ROUNDS", 2)
+        patch.setattr(bespoke_stage, "POOL", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> AllShowers:
+    system = AllShowers.create(SMALL, SMALL_ILD, seed=1)
+    run = tmp_path_factory.mktemp("run") / "fit"
+    with pytest.warns(UserWarning, match="calibrat"):
+        system.fit(mixed(240), small_plans(system, 12), run_dir=run, progress=False)
+    return system
+
+
+@pytest.fixture(scope="module")
+def request_() -> Incident:
+    return mixed(11, seed=5).incident
+
+
+def same(a: Showers, b: Showers) -> bool:
+    return bool(
+        (a.offsets == b.offsets).all()
+        and (a.layer == b.layer).all()
+        and all(np.allclose(getattr(a, k), getattr(b, k), rtol=1e-3, atol=1e-3) for k in ("x", "y", "energy"))
+    )
+
+
+def test_all_stages_learn(fitted: AllShowers) -> None:
+    names = [stage["name"] for stage in fitted.provenance["stages"]]
+    assert names == ["whole", "layers", "whole-student", "layers-student", "points", "solver", "calibrate"]
+    for stage in fitted.provenance["stages"][:-1]:
+        assert np.isfinite(stage["train_loss"])
+
+
+def test_points_are_learned(tmp_path: Path) -> None:
+    """More steps lower the loss of held-out showers."""
+    losses = []
+    for steps in (1, 60):
+        system = AllShowers.create(SMALL, SMALL_ILD, seed=1)
+        stages = {stage.name: stage for stage in system.stages()}
+        plans = small_plans(system, steps)
+        from calogen.train import fit
+
+        kept = [stages["whole"], stages["points"]]
+        reports = fit(
+            kept,
+            mixed(200),
+            mixed(40, seed=3),
+            {stage.name: plans[stage.name] for stage in kept},
+            run_dir=tmp_path / str(steps),
+            progress=False,
+        )
+        losses.append(reports[-1].validation_loss)
+    assert losses[1] < 0.92 * losses[0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_a_shower_depends_on_seed_and_index_alone(fitted: AllShowers, request_: Incident, batch_size: int) -> None:
+    whole = fitted.sample(request_, seed=3)
+    assert same(whole, fitted.sample(request_, seed=3, batch_size=batch_size))
+    assert same(whole[5:8], fitted.sample(request_[5:8], seed=3, first=5, batch_size=batch_size))
+    assert not same(whole, fitted.sample(request_, seed=4))
+
+
+def test_particles_matter(fitted: AllShowers, request_: Incident) -> None:
+    others = Incident(request_.energy, request_.direction, np.roll(request_.pdg, 1))
+    assert not same(fitted.sample(request_, seed=3), fitted.sample(others, seed=3))
+
+
+def test_unseen_particles_are_refused(fitted: AllShowers, request_: Incident) -> None:
+    kaons = Incident(request_.energy, request_.direction, np.full(len(request_), 321))
+    with pytest.raises(ValueError, match="321 was not trained"):
+        fitted.sample(kaons, seed=1)
+
+
+def test_layers_hold_what_was_drawn(fitted: AllShowers, request_: Incident) -> None:
+    """Points and energies of each layer are those of the profile, whatever the transformer says."""
+    seen = {}
+    assemble = fitted._assemble
+
+    def watched(latent, profile, counts, incident):  # type: ignore[no-untyped-def]
+        seen["counts"], seen["energy"] = counts, profile.energy * fitted.calibration.factor("energy", incident)
+        return assemble(latent, profile, counts, incident)
+
+    fitted._assemble = watched  # type: ignore[method-assign]
+    try:
+        showers = fitted.sample(request_, seed=3)
+    finally:
+        fitted._assemble = assemble  # type: ignore[method-assign]
+    assert (showers.counts_per_layer == seen["counts"]).all()
+    np.testing.assert_allclose(showers.energy_per_layer, np.where(seen["counts"] > 0, seen["energy"], 0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"solver": "euler", "steps": 2}, {"layers": "one-step"}, {"solver": "rk4"}])
+def test_other_samplers(fitted: AllShowers, request_: Incident, options: dict[str, object]) -> None:
+    showers = fitted.sample(request_[:3], seed=1, **options)  # type: ignore[arg-type]
+    assert np.isfinite(showers.energy).all()
+    assert showers.n_points > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "leapfrog"}, "unknown solver 'leapfrog'"),
+        ({"solver": "euler", "steps": 0}, "steps=0"),
+        ({"layers": "two"}, "unknown sampler 'two'"),
+        ({"precision": "half"}, "unknown precision"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_wrong_options(fitted: AllShowers, request_: Incident, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fitted.sample(request_, seed=1, **options)  # type: ignore[arg-type]
+
+
+def test_state_round_trip(fitted: AllShowers, request_: Incident, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "s.safetensors")
+    again = SYSTEMS["allshowers"].from_state(State.read(tmp_path / "s.safetensors"))
+    assert same(fitted.sample(request_, seed=2), again.sample(request_, seed=2))
+
+
+def test_published_preset_has_the_published_networks() -> None:
+    system = AllShowers(PRESETS["allshowers"]["published"].config, ILD)
+    assert sum(p.numel() for p in system.point_flow.parameters()) == 263_491
+    assert sum(p.numel() for p in system.layer_flow.flows.parameters()) == 351_822
+
+
+def test_the_published_preset_runs(tmp_path: Path) -> None:
+    """On a small detector, end to end."""
+    small = {"layer_widths": (16,), "width": 16, "feedforward": 16, "counts_width": 16}
+    system = AllShowers.create(replace(PRESETS["allshowers"]["published"].config, **small), SMALL_ILD)
+    plans = small_plans(system, 3)
+    with pytest.warns(UserWarning, match="calibrat"):
+        system.fit(mixed(120), plans, run_dir=tmp_path / "run", progress=False)
+    showers = system.sample(mixed(4).incident, seed=0)
+    assert len(showers) == 4
+
+
+def test_a_network_of_properties_fits_another_detector(fitted: AllShowers) -> None:
+    """The transformer's parameters know layers by what they are: they load where there are fewer layers."""
+    fewer = replace(SMALL_ILD, name="fewer", layers=SMALL_ILD.layers[::2])
+    other = AllShowers.create(SMALL, fewer, seed=9)
+    other.point_flow.load_state_dict(fitted.point_flow.state_dict())
+    assert other.point_flow.network.layers == fewer.n_layers

@@ -286,10 +286,10 @@ _FLOW = Plan(
 )
 _FLOW_STUDENT = Plan(steps=2000, batch_size=256, learning_rate=5e-4, schedule="cosine", validate_every=500)
 _POINTS = Plan(
-    steps=2500,
+    steps=2800,
     batch_size=32,
     batching="points",
-    max_points=6000,
+    max_points=4000,
     optimizer="adamw",
     learning_rate=2e-3,
     schedule="cosine",
@@ -303,10 +303,10 @@ _POINTS = Plan(
     keep="last",
 )
 _STUDENT = Plan(
-    steps=800,
+    steps=700,
     batch_size=32,
     batching="points",
-    max_points=6000,
+    max_points=4000,
     learning_rate=5e-4,
     schedule="cosine",
     warmup_steps=50,

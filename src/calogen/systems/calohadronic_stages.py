@@ -24,7 +24,7 @@ from calogen.train import Batch, LearnedStage, Plan, SolvedStage
 if TYPE_CHECKING:
     from calogen.systems.calohadronic import CaloHadronic
 
-CALIBRATION_SHOWERS = 1500
+CALIBRATION_SHOWERS = 1000
 CALIBRATION_ROUNDS = 4
 CALIBRATED = 0.05
 """A factor that still moves by more than this in the last round is reported."""

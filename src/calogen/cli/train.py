@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -29,6 +29,7 @@ from calogen.cli.screen import say, table
 
 if TYPE_CHECKING:
     from calogen.data.showers import Showers
+    from calogen.systems import System
     from calogen.train import Plan, StageReport
 
 RUN_FILE = "run.json"
@@ -48,6 +49,17 @@ def train(
     preset: Annotated[
         str | None, Parameter(metavar="NAME", help="Where to start from; default: the system's first.")
     ] = None,
+    from_: Annotated[
+        str | None,
+        Parameter(
+            name="--from",
+            metavar="STATE",
+            help="Fine-tune this state: its configuration and weights, on the detector of the data.",
+        ),
+    ] = None,
+    tune: Annotated[
+        Literal["all", "bias"], Parameter(help="With --from: move all weights, or biases alone (few showers).")
+    ] = "all",
     set_: Set = None,
     config: ConfigFile = None,
     validation: Annotated[
@@ -74,13 +86,18 @@ def train(
         raise ValueError(f"--validation {validation}: give a share of at least 0 and below 1")
     if devices < 1:
         raise ValueError(f"--devices {devices}: give a number of at least 1")
-    resolved = resolve(system, preset, differences(config, set_), seed, max_minutes)
+    start = _start(system, from_)
+    own = None if start is None else start.config
+    resolved = resolve(system, preset, differences(config, set_), seed, max_minutes, own)
     showers, held_out = read_data(data, validation)
     from calogen.systems import SYSTEMS
 
-    _require_fit_for(system, preset, showers)
+    _require_fit_for(system, preset, showers, any_detector=start is not None)
     use_threads(threads)
     fresh = SYSTEMS[system].create(resolved.pop(CONFIG), showers.detector, seed=seed)
+    if start is not None:
+        taken, total = fresh.start_from(start, tune=tune, label=str(from_))
+        say(f"from {from_}: {taken:,} of {total:,} weights; {tune} of them move", quiet=quiet)
     reports = fresh.fit(
         showers,
         resolved,
@@ -98,10 +115,31 @@ def train(
     say(f"state in {output / STATE_FILE}", quiet=quiet)
 
 
+def _start(system: str, name: str | None) -> System | None:
+    """The state to start from, None without one.
+
+    Raises:
+        ValueError: no such state, or one of another system.
+    """
+    if name is None:
+        return None
+    from calogen.systems import load
+
+    start = load(name)
+    if start.name != system:
+        raise ValueError(f"--from {name}: a state of {start.name!r}; train that system, or start without it")
+    return start
+
+
 def resolve(
-    system: str, preset: str | None, changes: Mapping[str, object], seed: int, max_minutes: float | None
+    system: str,
+    preset: str | None,
+    changes: Mapping[str, object],
+    seed: int,
+    max_minutes: float | None,
+    own: object | None = None,
 ) -> dict[str, Any]:
-    """The configuration (under `config`) and the plans of a preset, changed as asked.
+    """The configuration (under `config`) and the plans of a preset, changed as asked; `own` is taken for the first.
 
     Raises:
         ValueError: no such system, preset or key (naming the nearest), or a value that does not fit.
@@ -113,6 +151,8 @@ def resolve(
     if name not in known:
         raise ValueError(f"--preset {name}: unknown for {system}; {nearest(name, known)}")
     members = targets(known[name])
+    if own is not None:
+        members[CONFIG] = own
     plans = {key: plan for key, plan in members.items() if key != CONFIG}
     seeds: dict[str, object] = {f"{key}.seed": seed for key in plans}
     minutes = {} if max_minutes is None else _shared(plans, max_minutes)
@@ -138,14 +178,14 @@ def _shared(plans: Mapping[str, Plan], minutes: float) -> dict[str, object]:
     return {f"{name}.max_minutes": minutes * n / sum(steps.values()) for name, n in steps.items()}
 
 
-def _require_fit_for(system: str, preset: str | None, showers: Showers) -> None:
+def _require_fit_for(system: str, preset: str | None, showers: Showers, *, any_detector: bool) -> None:
     """Refuse, before anything is written, showers of another detector than the preset's or too few of them."""
     from calogen.detector.catalog import CATALOG
 
     known = presets_of(system)
     name = preset or next(iter(known))
     expected = CATALOG[known[name].detector]
-    if showers.detector != expected:
+    if showers.detector != expected and not any_detector:
         raise ValueError(
             f"--data: showers of detector {showers.detector.name!r}; preset {name!r} is for {expected.name!r}: "
             "convert or simulate showers of that detector"

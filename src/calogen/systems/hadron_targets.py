@@ -42,9 +42,10 @@ class SectionTargets(ProfileTargets):
         self.given = PER_SECTION * len(self.sections) + COG
         self.dim = self.given + 2 * self.layers
         self.electromagnetic = list(electromagnetic)
-        self.maps = nn.ModuleList(
-            NormalMaps(self.given, 2 * self.layers, condition) for _ in range(1 + bool(self.electromagnetic))
-        )
+        n = len(self.sections)
+        # The energy of a section follows its points, the layers follow both.
+        links = [n, n + COG, 2 * self.layers]
+        self.maps = nn.ModuleList(NormalMaps(links, condition) for _ in range(1 + bool(self.electromagnetic)))
 
     def _groups(self, condition: Tensor) -> list[tuple[NormalMaps, Tensor]]:
         """The maps, and the rows of the condition [N, C] they are for."""
@@ -72,7 +73,8 @@ class SectionTargets(ProfileTargets):
 
     def _values(self, profile: LayerProfile, rng: np.random.Generator) -> Values:
         spread = profile.counts + rng.random(profile.counts.shape)
-        return Values(*self._whole(profile, spread), *self._layer_values(profile, spread))
+        parts = self._whole(profile, spread), self._layer_values(profile, spread)
+        return Values(*(torch.cat(both, dim=1) for both in zip(*parts, strict=True)))
 
     def fit(self, profile: LayerProfile, condition: Tensor) -> None:
         """See `ProfileTargets`."""
@@ -112,60 +114,64 @@ LEAST_SHOWERS = 12
 
 
 class Values(NamedTuple):
-    """Numbers of N showers as a whole and of their layers, and which of them exist."""
+    """Numbers [N, D] of N showers, and which of them exist."""
 
-    whole: Tensor
-    whole_exists: Tensor
-    layers: Tensor
-    layers_exist: Tensor
+    numbers: Tensor
+    exist: Tensor
 
     def rows(self, which: Tensor) -> Values:
         """Those of some of the showers."""
-        return Values(*(t[which] for t in self))
+        return Values(self.numbers[which], self.exist[which])
 
 
 class NormalMaps(nn.Module):
-    """Each number of the whole, and of the layers given the whole, to N(0, 1) given the condition, and back.
+    """Numbers in links of a chain, each to N(0, 1) given the condition and the links before it, and back.
 
     Args:
-        whole: how many numbers of the whole.
-        layers: how many of the layers.
+        sizes: numbers of each link.
         condition: C.
     """
 
-    def __init__(self, whole: int, layers: int, condition: int) -> None:
+    def __init__(self, sizes: Sequence[int], condition: int) -> None:
         super().__init__()
-        self.whole = whole
-        self.whole_standardize = ConditionalStandardize(whole, _features(condition))
-        self.whole_quantiles = GaussianQuantiles(whole)
-        self.standardize = ConditionalStandardize(layers, _features(condition + whole))
-        self.quantiles = GaussianQuantiles(layers)
+        self.sizes = list(sizes)
+        known = [condition + sum(self.sizes[:k]) for k in range(len(self.sizes))]
+        self.standardize = nn.ModuleList(
+            ConditionalStandardize(size, _features(c)) for size, c in zip(self.sizes, known, strict=True)
+        )
+        self.quantiles = nn.ModuleList(GaussianQuantiles(size) for size in self.sizes)
 
     def fit(self, values: Values, condition: Tensor, rng: np.random.Generator) -> None:
         """Values of N showers and their conditions [N, C]."""
-        whole, whole_exists, layers, layers_exist = values
-        features = _expand(condition)
-        self.whole_standardize.fit(whole, features, whole_exists)
-        z = _fill(self.whole_standardize(whole, features), whole_exists, rng)
-        self.whole_quantiles.fit(z)
-        features = _expand(torch.cat([condition, self.whole_quantiles(z)], dim=1))
-        self.standardize.fit(layers, features, layers_exist)
-        self.quantiles.fit(_fill(self.standardize(layers, features), layers_exist, rng))
+        self._forward(values, condition, rng, fit=True)
 
     def forward(self, values: Values, condition: Tensor, rng: np.random.Generator) -> Tensor:
-        """Values of N showers, conditions [N, C] -> z [N, whole + layers], kept within `FARTHEST_Z`."""
-        whole, whole_exists, layers, layers_exist = values
-        z = self.whole_quantiles(_fill(self.whole_standardize(whole, _expand(condition)), whole_exists, rng))
-        own = self.standardize(layers, _expand(torch.cat([condition, z], dim=1)))
-        return _kept(torch.cat([z, self.quantiles(_fill(own, layers_exist, rng))], dim=1))
+        """Values of N showers, conditions [N, C] -> z [N, D], kept within `FARTHEST_Z`."""
+        return self._forward(values, condition, rng, fit=False)
+
+    def _forward(self, values: Values, condition: Tensor, rng: np.random.Generator, *, fit: bool) -> Tensor:
+        known = condition
+        links = zip(values.numbers.split(self.sizes, 1), values.exist.split(self.sizes, 1), strict=True)
+        for (numbers, exist), (standardize, quantiles) in zip(links, self._links(), strict=True):
+            features = _expand(known)
+            if fit:
+                standardize.fit(numbers, features, exist)
+            z = _fill(standardize(numbers, features), exist, rng)
+            if fit:
+                quantiles.fit(z)
+            known = torch.cat([known, _kept(quantiles(z))], dim=1)
+        return known[:, condition.shape[1] :]
 
     def inverse(self, z: Tensor, condition: Tensor) -> Tensor:
-        """z [N, whole + layers] -> values."""
-        whole, layers = _kept(z).tensor_split([self.whole], dim=1)
-        features = _expand(torch.cat([condition, whole], dim=1))
-        values = self.standardize.inverse(self.quantiles.inverse(layers), features)
-        drawn = self.whole_standardize.inverse(self.whole_quantiles.inverse(whole), _expand(condition))
-        return torch.cat([drawn, values], dim=1)
+        """z [N, D] -> numbers."""
+        known, values = condition, []
+        for own, (standardize, quantiles) in zip(_kept(z).split(self.sizes, 1), self._links(), strict=True):
+            values.append(standardize.inverse(quantiles.inverse(own), _expand(known)))
+            known = torch.cat([known, own], dim=1)
+        return torch.cat(values, dim=1)
+
+    def _links(self) -> list[tuple[ConditionalStandardize, GaussianQuantiles]]:
+        return list(zip(self.standardize, self.quantiles, strict=True))  # type: ignore[arg-type]
 
 
 def _kept(z: Tensor) -> Tensor:

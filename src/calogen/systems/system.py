@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from calogen.train import Plan, Stage, StageReport, fit
 from calogen.train.fit import fingerprint
 from calogen.train.streams import seeded, torch_untouched
 
+Tune = Literal["all", "bias"]
+"""What fine-tuning moves."""
 BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # neither a folder nor a suffix: the name of a shipped state
 STATE_SUFFIX = ".safetensors"
 
@@ -55,6 +57,7 @@ class System(ABC):
         self.config = config
         self.detector = detector
         self.provenance: dict[str, Any] = {}
+        self.started_from: dict[str, Any] = {}
         self.device = torch.device("cpu")
 
     @classmethod
@@ -62,6 +65,43 @@ class System(ABC):
         """A system with initial weights that depend on the seed only."""
         with seeded(seed, cls.name, "initial weights"):
             return cls(config, detector)
+
+    def start_from(self, other: System, *, tune: Tune = "all", label: str = "") -> tuple[int, int]:
+        """Take the parameters of a fitted system, as far as they fit, before this one is fitted: fine-tuning.
+
+        A parameter fits if it has the same name and shape; the detectors may differ. Transforms are fitted anew
+        by `fit`. With tune="bias" only biases of what was taken will move, and all of what was not.
+
+        Returns how many numbers were taken, and of how many.
+
+        Raises:
+            ValueError: another kind of system, one that shares no parameter, or an unknown `tune`.
+        """
+        if tune not in ("all", "bias"):
+            raise ValueError(f"unknown tune {tune!r}; use 'all' or 'bias'")
+        if other.name != self.name:
+            raise ValueError(f"{label or 'the state'} is of system {other.name!r}, not of {self.name!r}")
+        taken = total = 0
+        sources = other.parts()
+        for part_name, part in self.parts().items():
+            source = dict(sources[part_name].named_parameters())
+            for name, parameter in part.named_parameters():
+                total += parameter.numel()
+                given = source.get(name)
+                if given is None or given.shape != parameter.shape:
+                    continue
+                taken += parameter.numel()
+                with torch.no_grad():
+                    parameter.copy_(given)
+                in_a_network = "." in name  # the numbers of a solver are no network's, and are all fitted anew
+                if tune == "bias" and in_a_network and not name.endswith("bias"):
+                    parameter.requires_grad_(False)
+        if not taken:
+            raise ValueError(f"{label or 'the state'} has no parameter that fits: another configuration")
+        tensors = [(key, n, t.cpu().numpy()) for key, part in sources.items() for n, t in part.state_dict().items()]
+        hashed = fingerprint(tensors)
+        self.started_from = {"state": label, "tune": tune, "hash": hashed, "taken": taken, "of": total}
+        return taken, total
 
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:
@@ -129,7 +169,12 @@ class System(ABC):
             resume=resume,
             overwrite=overwrite,
             progress=progress,
-            identity={"system": self.name, "config": self.config, "detector": fingerprint(self.detector)},
+            identity={
+                "system": self.name,
+                "config": self.config,
+                "detector": fingerprint(self.detector),
+                **({"from": self.started_from} if self.started_from else {}),
+            },
         )
         self.to("cpu")
         self.provenance = {
@@ -143,6 +188,7 @@ class System(ABC):
                 "hash": fingerprint(showers),
                 "source": to_dict(source or {}),
             },
+            "from": self.started_from,
             "devices": devices,
             "device": str(device),
             "versions": versions(),

@@ -11,7 +11,7 @@ particle, E, direction, n_l -> flow of all points together, each on its layer an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -302,7 +302,7 @@ PUBLISHED_OFFSET = 0.5
 """Counts enter as ln(n + 0.5) (the transform of the published PointCountFM of AllShowers)."""
 
 _FLOW = Plan(
-    steps=6000,
+    steps=4000,
     batch_size=256,
     optimizer="adamw",
     learning_rate=1e-3,
@@ -326,7 +326,7 @@ DESK_PLANS: dict[str, Plan] = {
         steps=4000,
         batch_size=64,
         batching="points",
-        max_points=12_000,
+        max_points=9_000,
         optimizer="adamw",
         learning_rate=1.5e-3,
         schedule="cosine",
@@ -338,7 +338,7 @@ DESK_PLANS: dict[str, Plan] = {
         validate_every=500,
         validation_showers=200,
     ),
-    "solver": BESPOKE_PLAN,
+    "solver": replace(BESPOKE_PLAN, steps=120, batch_size=8),
     "calibrate": Plan(steps=1),
 }
 PUBLISHED_PLANS: dict[str, Plan] = {

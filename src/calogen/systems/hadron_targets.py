@@ -16,12 +16,10 @@ from calogen.systems.profile_targets import FIT_SEED, LEAST_ENERGY_GEV, MAX_LOG,
 
 COG = 3
 """Numbers of the centre of gravity: x, y mm, z layers."""
-PER_SECTION = 2
-"""Numbers of a section: ln of its points, ln of its energy."""
 
 
 class SectionTargets(ProfileTargets):
-    """Per section ln(1 + n) and ln E, the centre of gravity; per layer ln(1 + n) and ln(E / n).
+    """The shower: ln E, ln(1 + n) and ln of the energy over the first's per section, cog; layers: ln(1 + n), ln(E / n).
 
     Hadrons start anywhere: nothing here is assumed normal jointly. Each number is standardised given the
     particle and mapped to N(0, 1) by its quantiles, so that its own distribution is right from the start and a
@@ -39,12 +37,12 @@ class SectionTargets(ProfileTargets):
         super().__init__()
         self.layers = detector.n_layers
         self.sections = [detector.layers_of(name) for name in detector.sections]
-        self.given = PER_SECTION * len(self.sections) + COG
+        n = len(self.sections)
+        self.given = 2 * n + COG
         self.dim = self.given + 2 * self.layers
         self.electromagnetic = list(electromagnetic)
-        n = len(self.sections)
-        # The energy of a section follows its points, the layers follow both.
-        links = [n, n + COG, 2 * self.layers]
+        # What matters most comes first and follows nothing but the particle; the layers follow all the rest.
+        links = [1, n, n - 1 + COG, 2 * self.layers]
         self.maps = nn.ModuleList(NormalMaps(links, condition) for _ in range(1 + bool(self.electromagnetic)))
 
     def _groups(self, condition: Tensor) -> list[tuple[NormalMaps, Tensor]]:
@@ -55,21 +53,22 @@ class SectionTargets(ProfileTargets):
         light = (condition[:, self.electromagnetic] > 0).any(1)
         return [(first, (~light).nonzero()[:, 0]), (others[0], light.nonzero()[:, 0])]
 
-    def _whole(self, profile: LayerProfile, spread: NDArray[Any]) -> tuple[Tensor, Tensor]:
-        """Numbers of the sections and the centre of gravity [N, given], and which of them exist."""
+    def _whole(self, profile: LayerProfile, spread: NDArray[Any]) -> Values:
+        """Numbers of the shower as a whole [N, given]."""
         points = np.stack([spread[:, s].sum(1) for s in self.sections], axis=1)
-        whole = np.stack([profile.counts[:, s].sum(1) for s in self.sections], axis=1)
+        lit = np.stack([profile.counts[:, s].sum(1) for s in self.sections], axis=1) > 0
         energy = np.stack([profile.energy[:, s].sum(1) for s in self.sections], axis=1)
         log_energy = np.log(np.maximum(energy, LEAST_ENERGY_GEV))
-        values = np.concatenate([np.log1p(points), log_energy, profile.cog], axis=1)
-        exists = np.concatenate([np.ones_like(whole, bool), whole > 0, np.ones(profile.cog.shape, bool)], axis=1)
-        return torch.from_numpy(values).float(), torch.from_numpy(exists)
+        total = np.log(np.maximum(energy.sum(1, keepdims=True), LEAST_ENERGY_GEV))
+        numbers = [total, np.log1p(points), log_energy[:, 1:] - log_energy[:, :1], profile.cog]
+        exist = [lit.any(1, keepdims=True), np.ones_like(lit), lit[:, 1:] & lit[:, :1], np.ones((len(lit), COG), bool)]
+        return Values(torch.from_numpy(np.concatenate(numbers, 1)).float(), torch.from_numpy(np.concatenate(exist, 1)))
 
-    def _layer_values(self, profile: LayerProfile, spread: NDArray[Any]) -> tuple[Tensor, Tensor]:
-        """ln(1 + n) and ln(E / n) of each layer [N, 2 L], and which of them exist."""
+    def _layer_values(self, profile: LayerProfile, spread: NDArray[Any]) -> Values:
+        """ln(1 + n) and ln(E / n) of each layer [N, 2 L]."""
         values = np.concatenate([np.log1p(spread), _per_point(profile.energy, profile.counts)], axis=1)
         exists = np.concatenate([np.ones(spread.shape, bool), profile.counts > 0], axis=1)
-        return torch.from_numpy(values).float(), torch.from_numpy(exists)
+        return Values(torch.from_numpy(values).float(), torch.from_numpy(exists))
 
     def _values(self, profile: LayerProfile, rng: np.random.Generator) -> Values:
         spread = profile.counts + rng.random(profile.counts.shape)
@@ -99,14 +98,19 @@ class SectionTargets(ProfileTargets):
             values[rows] = maps.inverse(x[rows], condition[rows])
         drawn, layers = (t.double().cpu().numpy() for t in values.tensor_split([self.given], dim=1))
         n = len(self.sections)
-        points = np.expm1(np.clip(drawn[:, :n], 0.0, MAX_LOG))
-        visible = np.exp(np.clip(drawn[:, n : PER_SECTION * n], -MAX_LOG, MAX_LOG))
+        total = np.exp(np.clip(drawn[:, 0], -MAX_LOG, MAX_LOG))
+        points = np.expm1(np.clip(drawn[:, 1 : 1 + n], 0.0, MAX_LOG))
+        ratios = np.exp(np.clip(drawn[:, 1 + n : 2 * n], -MAX_LOG, MAX_LOG))
         counts = np.expm1(np.clip(layers[:, : self.layers], 0.0, MAX_LOG))
         energy = np.exp(np.clip(layers[:, self.layers :], -MAX_LOG, MAX_LOG))
         for k, section in enumerate(self.sections):
             counts[:, section] = np.floor(brought_to(counts[:, section], points[:, k]))
-            energy[:, section] = brought_to(energy[:, section] * counts[:, section], visible[:, k])
-        return LayerProfile(counts, energy, drawn[:, PER_SECTION * n :])
+        lit = np.stack([counts[:, s].sum(1) > 0 for s in self.sections], axis=1)
+        shares = np.concatenate([np.ones((len(drawn), 1)), ratios], axis=1) * lit
+        shares /= np.maximum(shares.sum(1, keepdims=True), LEAST_ENERGY_GEV)
+        for k, section in enumerate(self.sections):
+            energy[:, section] = brought_to(energy[:, section] * counts[:, section], shares[:, k] * total)
+        return LayerProfile(counts, energy, drawn[:, 2 * n :])
 
 
 LEAST_SHOWERS = 12

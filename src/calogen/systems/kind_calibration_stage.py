@@ -13,8 +13,8 @@ from calogen.systems.calibration import per_layer_after_projection
 from calogen.systems.kind_calibration import KindCalibration
 from calogen.train import Plan, SolvedStage
 
-SHOWERS = 2000
-ROUNDS = 4
+SHOWERS = 1400
+ROUNDS = 3
 STILL = 0.05
 """A factor that moves by more than this in the last round is reported."""
 

@@ -55,8 +55,8 @@ def evaluate(
         str | None,
         Parameter(
             metavar="NAMES",
-            help="Parts of the point-cloud judgement, with commas, or 'none': sections, mip, hadronic, response, "
-            "correlations, angle, clusters, diphoton, classifier_all, classifier_caloclouds2, "
+            help="Parts of the point-cloud judgement, with commas, or 'none': sections, mip, tracks, hadronic, "
+            "response, correlations, angle, clusters, diphoton, classifier_all, classifier_caloclouds2, "
             "classifier_calohadronic, distances, copies; default all. On request also tokens: resolution of a "
             "reconstruction (FILE) of the very showers of the truth.",
         ),

@@ -26,10 +26,12 @@ from calogen.evaluate.sections import Sections
 from calogen.evaluate.shower_classifier import shower_classifiers
 from calogen.evaluate.shower_distances import Distances
 from calogen.evaluate.tokens import TokenResolution
+from calogen.evaluate.tracks import Tracks
 
 _DEFAULTS: tuple[Part, ...] = (
     Sections(),
     MipPeak(),
+    Tracks(),
     Hadronic(),
     Response(),
     Correlations(),

@@ -35,6 +35,7 @@ TINY = CaloHadronicConfig(
     highest=1.0,
     bespoke_steps=2,
     least_threshold=0.0,
+    halo_mm=30.0,
 )
 SAMPLERS = [{"sampler": "few"}, {"sampler": "few", "sigmas": (10.0,)}, {"sampler": "bespoke"}]
 SAMPLERS += [{"sampler": "teacher", "steps": 3}, {"layers": "one-step"}]

@@ -281,7 +281,7 @@ class AllShowers(System):
             energy = rescale(energy, counts, target)
         if config.halo_mm > 0 and config.profile == "sections":
             offsets = np.concatenate([[0], np.cumsum(per_shower)])
-            x, y = move_halo(x, y, energy, offsets, profile.cog, config.halo_mm)
+            x, y = move_halo(x, y, energy, offsets, profile.cog, config.halo_mm, wide=True)
         if config.across:
             x, y = across(x, y, incident.direction, per_shower, back=True)
         depth_mm = self.detector.z_mm[layer]

@@ -76,7 +76,7 @@ class CaloHadronicConfig:
     bespoke_steps: int = 6  # evaluations of the teachers' own solvers
     # Radius from which points move fully to the centre of gravity drawn; 0: they stay. They are given it and follow of
     # themselves: moved with 30 mm, the core is blurred (median radius in the ECal from 18, as Geant4's, to 23 mm).
-    halo_mm: float = 0.0
+    halo_mm: float = 30.0  # radius from which points move fully with the centre of gravity, in narrow showers; 0: none
 
 
 class CaloHadronic(System):
@@ -249,7 +249,7 @@ class CaloHadronic(System):
         per_shower = counts.sum(1)
         offsets = np.concatenate([[0], np.cumsum(per_shower)])
         if self.config.halo_mm > 0 and not self.published:
-            x, y = move_halo(x, y, energy, offsets, profile.cog, self.config.halo_mm)
+            x, y = move_halo(x, y, energy, offsets, profile.cog, self.config.halo_mm, wide=True)
         if self.config.directions:
             x, y = across(x, y, incident.direction, per_shower, back=True)
         depth_mm = self.detector.z_mm[layer]
@@ -407,6 +407,7 @@ PRESETS: dict[str, Preset] = {
             sigma_min=0.01,
             p_mean=0.0,
             p_std=1.0,
+            halo_mm=0.0,
         ),
         PUBLISHED_PLANS,
         "ild",

@@ -123,7 +123,7 @@ class TeacherStage(_PointStage):
 
     def loss(self, batch: Batch) -> Tensor:
         """EDM's loss [N]."""
-        return self.section.teacher.loss(batch[0], self.condition(batch), batch[2])  # type: ignore[arg-type]
+        return self.section.teacher.loss(batch[0], self.condition(batch), batch[2])
 
 
 FEWEST_POINTS = 100
@@ -151,7 +151,7 @@ class StudentStage(_PointStage):
         distillation = self.section.distillation
         distillation.teacher.eval()
         distillation.target.eval()
-        return distillation.loss(batch[0], self.condition(batch), batch[2])  # type: ignore[arg-type]
+        return distillation.loss(batch[0], self.condition(batch), batch[2])
 
     def after_step(self, step: int) -> None:
         """Move the target."""

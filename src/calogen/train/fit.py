@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ def fit(
     for plans without a stage; TrainingError (of calogen.train) if a loss stops being finite. A fit that fails before
     its first checkpoint leaves nothing in `run_dir`, and one that was killed so early does not stand in the way.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KEPT_PRIMITIVES)
     resolved = _plans(stages, plans)
     run = Run(Path(run_dir), checkpoint_seconds)
     if run.exists() and overwrite:
@@ -70,6 +72,11 @@ def fit(
         run.forget()
         raise
     return tuple(_take_result(run, stage) for stage in stages)
+
+
+KEPT_PRIMITIVES = "64"
+"""Ragged batches have other shapes at every step; of its own, oneDNN keeps the code it made for 1,024 of them: 2 GB. It
+reads this when it makes the first, so a process that has computed before keeps what it had."""
 
 
 @dataclasses.dataclass

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from toy_hadrons import SMALL_ILD, toy_hadrons
 
+import calogen
 from calogen import ILD, Incident, Showers
+from calogen.cli import main
 from calogen.systems import PRESETS, SYSTEMS, bespoke_stage, kind_calibration_stage
 from calogen.systems.allshowers import AllShowers, AllShowersConfig
 from calogen.systems.state import State
@@ -197,3 +200,55 @@ def test_a_network_of_properties_fits_another_detector(fitted: AllShowers) -> No
     other = AllShowers.create(SMALL, fewer, seed=9)
     other.point_flow.load_state_dict(fitted.point_flow.state_dict())
     assert other.point_flow.network.layers == fewer.n_layers
+
+
+def test_fine_tuning_of_biases_moves_biases_alone(fitted: AllShowers, tmp_path: Path) -> None:
+    """From a fitted state, on another detector: weights stay to the bit, biases move, new layers are learned."""
+    fewer = replace(SMALL_ILD, name="fewer", layers=SMALL_ILD.layers[::2])
+    showers = mixed(96, seed=7)
+    kept = showers.layer % 2 == 0
+    counts = np.bincount(showers.shower_index[kept], minlength=len(showers))
+    other = Showers(
+        showers.x[kept],
+        showers.y[kept],
+        showers.layer[kept] // 2,
+        showers.energy[kept],
+        np.concatenate([[0], np.cumsum(counts)]),
+        showers.incident,
+        fewer,
+    )
+    system = AllShowers.create(SMALL, fewer, seed=9)
+    taken, total = system.start_from(fitted, tune="bias", label="fitted")
+    assert 0 < taken < total
+    system.fit(other, small_plans(system, 3), run_dir=tmp_path / "run", progress=False)
+    before = dict(fitted.point_flow.named_parameters())
+    moved = {name for name, p in system.point_flow.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert all(name.endswith("bias") for name in moved)
+    assert system.provenance["from"]["state"] == "fitted"
+
+
+def test_starting_from_another_system_is_refused(fitted: AllShowers) -> None:
+    with pytest.raises(ValueError, match="not of 'allshowers'"):
+        AllShowers.create(SMALL, SMALL_ILD).start_from(calogen.load("caloclouds3"))
+    with pytest.raises(ValueError, match="unknown tune"):
+        AllShowers.create(SMALL, SMALL_ILD).start_from(fitted, tune="heads")  # type: ignore[arg-type]
+
+
+def test_fine_tuning_from_the_command_line(fitted: AllShowers, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    fitted.save(tmp_path / "start.safetensors")
+    calogen.write(tmp_path / "data.h5", mixed(64, seed=8))
+    few = [f"--set=*.{key}" for key in ("steps=2", "batch_size=16", "warmup_steps=0", "validate_every=2")]
+    command = [
+        "train",
+        "allshowers",
+        "--data",
+        str(tmp_path / "data.h5"),
+        "--from",
+        str(tmp_path / "start.safetensors"),
+    ]
+    assert main([*command, "-o", str(tmp_path / "run"), *few, "--threads", "1"]) == 0
+    assert "weights; all of them move" in capsys.readouterr().out
+    tuned = calogen.load(tmp_path / "run" / "state.safetensors")
+    assert tuned.config == fitted.config
+    assert main([*command, "-o", str(tmp_path / "other"), "--from", "caloclouds3", *few]) == 2

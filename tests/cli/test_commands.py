@@ -1,10 +1,12 @@
 """Commands that succeed: files in, files out, the same numbers as the Python calls."""
 
+import os
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from calogen import BOX_30, read, write
 from calogen.cli import main
@@ -125,13 +127,49 @@ def test_set_wins_over_config_over_preset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "group", "tensors"),
-    [("caloclouds3_point_published", "student_ema", 33), ("cc3_showerflow_random_12d", "sd", 98)],
+    [
+        ("caloclouds3_point_published.npz", "student_ema", 33),
+        ("cc3_showerflow_random_12d.npz", "sd", 98),
+        ("pointcountfm_published.npz", "sd", 12),
+        ("pointcountfm.pt", "state_dict", 8),
+        ("allshowers.pt", "state_dict", 32),
+    ],
 )
 def test_convert_weights_makes_state_dicts(shared: Path, tmp_path: Path, file: str, group: str, tensors: int) -> None:
     from calogen.systems import published_files
 
     out = tmp_path / "ours.safetensors"
-    assert main(["convert-weights", str(shared / "parity" / f"{file}.npz"), str(out), "-q"]) == 0
+    assert main(["convert-weights", str(shared / "parity" / file), str(out), "-q"]) == 0
     assert len(published_files.read(out, group)) == tensors
     with pytest.raises(ValueError, match=group):
         published_files.read(out, "nobody")
+
+
+class _Harm:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch '{self.mark}'",)
+
+
+def test_a_checkpoint_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark, file = tmp_path / "ran", tmp_path / "hostile.pt"
+    torch.save({"state_dict": {"network.network.0.weight": torch.ones(2, 2)}, "others": _Harm(mark)}, file)
+    assert main(["convert-weights", str(file), str(tmp_path / "out.safetensors")]) == 2
+    assert "not a readable file of weights" in capsys.readouterr().err
+    assert not mark.exists()
+
+
+def test_a_checkpoint_of_calohadronic_is_known(tmp_path: Path) -> None:
+    """By the names of the authors' code, as a training on several devices leaves them."""
+    from calogen.systems import published_files
+
+    names = ["point_embeding.1.weight", "denoiser.layers.0.self_attn.in_proj_bias", "decoder.0.bias"]
+    average = {f"module.diffusion.inner_model.{name}": torch.ones(3) for name in names}
+    torch.save({"others": {"model_ema": average}, "args": {"seed": 42}}, tmp_path / "ckpt.pt")
+    assert main(["convert-weights", str(tmp_path / "ckpt.pt"), str(tmp_path / "o.safetensors"), "-q"]) == 0
+    state = published_files.read(tmp_path / "o.safetensors", "others/model_ema")
+    assert set(state) == {"points.1.weight", "encoder.0.attention.query_key_value.bias", "head.0.bias"}

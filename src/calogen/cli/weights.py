@@ -13,7 +13,9 @@ from calogen.cli.screen import say
 
 
 def convert_weights(
-    source: Annotated[Path, Parameter(name="in", metavar="IN.npz", help="The authors' arrays by their names.")],
+    source: Annotated[
+        Path, Parameter(name="in", metavar="IN", help="The authors' arrays by their names: .npz, .pt or .pth.")
+    ],
     out: Out = None,
     /,
     *,
@@ -24,7 +26,10 @@ def convert_weights(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn the authors' published weights (CaloClouds point models, ShowerFlow) into ours; no number changes."""
+    """Turn the authors' published weights into ours; no number changes.
+
+    Known are the point models of CaloClouds, ShowerFlow, PointCountFM, AllShowers and the denoisers of CaloHadronic.
+    """
     output = require_free(read_output(out, output), overwrite)
     from calogen.provenance import provenance
     from calogen.systems import published_files

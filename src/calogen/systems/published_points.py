@@ -16,6 +16,10 @@ FREQUENCIES = "frequencies"
 """Both flows store the angular frequencies of their time, which are π, 2π, 3π: checked and left out."""
 
 
+COUNT_NAMES = {r"network\.network\.(\d+)\.(weight|bias)": r"network.\1.\2"}
+"""Names of a PointCountFM -> names of `CountMLP`."""
+
+
 def count_mlp_from_pointcountfm(sd: Arrays) -> dict[str, Tensor]:
     """State dict of `CountMLP` from that of a PointCountFM, standalone or CaloHadronic's.
 
@@ -25,7 +29,7 @@ def count_mlp_from_pointcountfm(sd: Arrays) -> dict[str, Tensor]:
     Raises:
         ValueError: for another name, or other frequencies.
     """
-    return _renamed(sd, {r"network\.network\.(\d+)\.(weight|bias)": r"network.\1.\2"}, "a PointCountFM")
+    return _renamed(sd, COUNT_NAMES, "a PointCountFM")
 
 
 ALLSHOWERS_NAMES = {
@@ -103,6 +107,11 @@ def hadronic_transformer_from_calohadronic(sd: Arrays) -> dict[str, Tensor]:
         ValueError: for a name that is not part of it.
     """
     return _renamed(sd, HADRONIC_NAMES, "a denoiser of CaloHadronic")
+
+
+def is_of(names: Mapping[str, str], name: str) -> bool:
+    """Whether an array of this name is one of the weights."""
+    return any(re.search(rf"(?:^|[./]){theirs}$", name) for theirs in names)
 
 
 def _renamed(sd: Arrays, names: Mapping[str, str], model: str) -> dict[str, Tensor]:

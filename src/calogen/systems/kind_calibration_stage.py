@@ -10,10 +10,12 @@ import numpy as np
 from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.systems.calibration import per_layer_after_projection
-from calogen.systems.kind_calibration import KindCalibration
+from calogen.systems.cloud_view import CloudView
+from calogen.systems.drawing import ImpossibleProfileError
+from calogen.systems.kind_calibration import KindCalibration, Quantity, Seen
 from calogen.train import Plan, SolvedStage
 
-SHOWERS = 1400
+SHOWERS = 1050
 ROUNDS = 3
 STILL = 0.05
 """A factor that moves by more than this in the last round is reported."""
@@ -23,6 +25,7 @@ class Calibrated(Protocol):
     """What the stage needs of a system."""
 
     calibration: KindCalibration
+    view: CloudView
 
     def sample(self, incident: Incident, *, seed: int) -> Showers:
         """See `System`."""
@@ -45,11 +48,11 @@ class KindCalibrateStage(SolvedStage):
         self.model = system.calibration
 
     def solve(self, train: Showers, validation: Showers | None) -> None:
-        """A few rounds; a system that cannot be sampled keeps factors of one, with a warning."""
+        """A few rounds; a system whose layers cannot be drawn keeps factors of one, with a warning."""
         self.system.calibration.set_scale(train.incident)
         try:
             self._solve(train)
-        except ValueError as error:
+        except ImpossibleProfileError as error:
             self.system.calibration.set_scale(train.incident)
             warnings.warn(f"not calibrated: {error}", stacklevel=2)
 
@@ -57,13 +60,20 @@ class KindCalibrateStage(SolvedStage):
         calibration = self.system.calibration
         chosen = np.random.default_rng(self.plan.seed).permutation(len(train))[:SHOWERS]
         truth = train[np.sort(chosen)]
-        true_hits, true_energy = per_layer_after_projection(truth)
+        viewed, (hits, energy) = self.system.view(truth), per_layer_after_projection(truth)
+        true = {"occupancy": Seen(viewed.counts_per_layer, hits), "energy": Seen(viewed.energy_per_layer, energy)}
         moved = 0.0
         for _ in range(ROUNDS):
-            hits, energy = per_layer_after_projection(self.system.sample(truth.incident, seed=self.plan.seed))
-            moved = calibration.improve("occupancy", truth.incident, hits, true_hits)
-            if self.energies:
-                moved = max(moved, calibration.improve("energy", truth.incident, energy, true_energy))
+            made = self.system.sample(truth.incident, seed=self.plan.seed)
+            hits, energy = per_layer_after_projection(made)
+            own = {"occupancy": (made.counts_per_layer, hits), "energy": (made.energy_per_layer, energy)}
+            quantities: tuple[Quantity, ...] = ("occupancy", "energy") if self.energies else ("occupancy",)
+            factors = {q: calibration.factor(q, truth.incident) for q in quantities}
+            steps = [
+                calibration.improve(q, truth.incident, Seen(own[q][0] / factors[q], own[q][1]), true[q])
+                for q in quantities
+            ]
+            moved = max(steps)
         if moved > STILL:
             warnings.warn(
                 f"calibration still moved by {moved:.0%} (limit {STILL:.0%}) after {ROUNDS} rounds: train longer",

@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,7 @@ def test_a_checkpoint_of_calohadronic_is_known(tmp_path: Path) -> None:
 
     names = ["point_embeding.1.weight", "denoiser.layers.0.self_attn.in_proj_bias", "decoder.0.bias"]
     average = {f"module.diffusion.inner_model.{name}": torch.ones(3) for name in names}
-    torch.save({"others": {"model_ema": average}, "args": {"seed": 42}}, tmp_path / "ckpt.pt")
+    torch.save({"others": {"model_ema": average}, "args": Namespace(seed=42)}, tmp_path / "ckpt.pt")
     assert main(["convert-weights", str(tmp_path / "ckpt.pt"), str(tmp_path / "o.safetensors"), "-q"]) == 0
     state = published_files.read(tmp_path / "o.safetensors", "others/model_ema")
     assert set(state) == {"points.1.weight", "encoder.0.attention.query_key_value.bias", "head.0.bias"}

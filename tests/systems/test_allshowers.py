@@ -248,7 +248,7 @@ def test_fine_tuning_from_the_command_line(fitted: AllShowers, tmp_path: Path, c
         str(tmp_path / "start.safetensors"),
     ]
     assert main([*command, "-o", str(tmp_path / "run"), *few, "--threads", "1"]) == 0
-    assert "weights; all of them move" in capsys.readouterr().out
+    assert "weights; all move" in capsys.readouterr().out
     tuned = calogen.load(tmp_path / "run" / "state.safetensors")
     assert tuned.config == fitted.config
     assert main([*command, "-o", str(tmp_path / "other"), "--from", "caloclouds3", *few]) == 2

@@ -15,6 +15,7 @@ from toy_hadrons import SMALL_ILD, toy_hadrons
 from toys import toy_showers
 
 from calogen import ILD_ECAL, Detector, Incident, Showers
+from calogen.detector.catalog import CATALOG
 from calogen.systems import PRESETS, SYSTEMS, System, bespoke_stage, kind_calibration_stage
 from calogen.systems.allshowers import AllShowersConfig
 from calogen.systems.caloclouds import CaloCloudsConfig
@@ -130,8 +131,9 @@ def test_every_system_is_here() -> None:
 def test_every_preset_has_a_plan_for_every_stage() -> None:
     for name, presets in PRESETS.items():
         for preset in presets.values():
-            assert preset.config == replace(preset.config)
             assert isinstance(preset.config, SYSTEMS[name].Config)
+            system = SYSTEMS[name].create(preset.config, CATALOG[preset.detector])
+            assert set(preset.plans) >= set(system.plans())
             assert "published" in presets
 
 
@@ -217,3 +219,36 @@ def test_showers_of_another_detector_are_refused(fitted: tuple[System, Small], t
     other = toy_showers(40) if small.detector != ILD_ECAL else toy_hadrons(40)
     with pytest.raises(ValueError, match="showers of detector"):
         system.fit(other, run_dir=tmp_path / "run", progress=False)
+
+
+def test_tuning_biases_moves_biases_alone(fitted: tuple[System, Small], tmp_path: Path) -> None:
+    """In every stage, those of students too."""
+    system, small = fitted
+    tuned = SYSTEMS[system.name].create(small.config, small.detector, seed=2)
+    tuned.start_from(system, tune="bias", label="fitted")
+    tuned.fit(small.showers, few_steps(tuned, 2), run_dir=tmp_path / "run", progress=False)
+    for stage in tuned.stages():
+        if isinstance(stage, LearnedStage):
+            moving = [name for name, p in stage.model.named_parameters() if p.requires_grad and "." in name]
+            assert all(name.endswith("bias") for name in moving), stage.name
+
+
+def test_empty_showers_do_not_end_a_training(fitted: tuple[System, Small], tmp_path: Path) -> None:
+    """Batches without a single point move nothing."""
+    _, small = fitted
+    if small.detector == ILD_ECAL:
+        pytest.skip("photons that leave nothing in the ECal are no training showers")
+    showers = small.showers
+    first = 40
+    none = np.concatenate([showers.offsets[: first + 1], np.full(len(showers) - first, showers.offsets[first])])
+    end = showers.offsets[first]
+    half_empty = Showers(
+        *(column[:end] for column in (showers.x, showers.y, showers.layer, showers.energy)),
+        none,
+        showers.incident,
+        small.detector,
+    )
+    system = SYSTEMS[fitted[0].name].create(small.config, small.detector, seed=1)
+    system.fit(half_empty, few_steps(system, 12), run_dir=tmp_path / "run", progress=False)
+    for part in system.parts().values():
+        assert all(bool(torch.isfinite(p).all()) for p in part.parameters())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from calogen.cli.demo import GEANT4_COST, SAMPLE
+from calogen.cli.demo import GEANT4_COST, SAMPLES
 from calogen.cli.gun import Gun
 from calogen.cli.options import ConfigFile, Device, Overwrite, Quiet, Set, differences, read_state
 from calogen.cli.output import require_free, whole
@@ -59,7 +59,7 @@ def bench(
     """Measure milliseconds per shower and memory, by the timing protocol of the CaloChallenge.
 
     Each batch size and number of threads is measured in a process of its own, ten runs or as many as the seconds
-    allow. Without options of the gun the particles are those of the shipped Geant4 photons, 1 to 127 GeV; with --like
+    allow. Without options of the gun the particles are those of the Geant4 showers shipped for the system; with --like
     those of a file. Where Geant4 made the file and says its CPU seconds per shower, they stand beside the state's;
     with --geant4 N they are measured here, for any particles.
 
@@ -76,7 +76,7 @@ def bench(
     path = read_state(state)
     system = calogen.systems.load(path)
     options = sample_options(system, changes)
-    incident, cost = _particles(gun, max((*batches, 1)))
+    incident, cost = _particles(system.name, gun, max((*batches, 1)))
     if geant4:
         cost = calogen.bench.geant4_seconds(system.detector, incident, geant4, seed=gun.seed)
     total = len(batches) * len({1, calogen.bench.all_threads()} if threads is None else threads)
@@ -100,12 +100,12 @@ def bench(
         say(f"numbers in {output}", quiet=quiet)
 
 
-def _particles(gun: Gun, most: int) -> tuple[Incident, float | None]:
+def _particles(system: str, gun: Gun, most: int) -> tuple[Incident, float | None]:
     """The particles, and what Geant4 took for them if they come from a file of its showers."""
     if gun.number is not None:
         raise ValueError(f"-n {gun.number}: bench makes as many showers as --batches says; give that instead")
-    if replace(gun, seed=0) == Gun():
-        with resources.as_file(resources.files("calogen") / SAMPLE) as shipped:
+    if system in SAMPLES and replace(gun, seed=0) == Gun():
+        with resources.as_file(resources.files("calogen") / SAMPLES[system]) as shipped:
             return replace(gun, like=shipped).incident(), _cost(shipped)
     if gun.like is not None:
         return gun.incident(), _cost(gun.like)

@@ -1,4 +1,4 @@
-"""`calogen demo`: the shipped state against the shipped Geant4 showers."""
+"""`calogen demo`: a shipped state against shipped Geant4 showers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from calogen.data.showers import Showers
     from calogen.report.page import Timing
 
-STATE = "caloclouds3"
-SAMPLE = "samples/photons.h5"
+SAMPLES = {
+    "caloclouds3": "samples/photons.h5",
+    "calohadronic": "samples/pions.h5",
+    "allshowers": "samples/particles.h5",
+}
+"""Geant4 showers of the test set that are shipped, for each shipped state."""
 GEANT4_COST = "cpu_s_per_shower"
 WARM_UP = 8
 """Showers sampled before the clock starts: the first ones pay for PyTorch's start."""
@@ -28,6 +32,9 @@ WARM_UP = 8
 
 def demo(
     *,
+    system: Annotated[
+        str, Parameter(metavar="SYSTEM", help=f"Which shipped state: {', '.join(SAMPLES)}.")
+    ] = "caloclouds3",
     output: Annotated[
         Path, Parameter(name=("--output", "-o"), metavar="DIR", help="Directory of the report, to be made.")
     ] = Path("demo"),
@@ -37,9 +44,14 @@ def demo(
 ) -> None:
     """Sample, project and judge with what is shipped: no data and no Geant4 needed, at most two minutes.
 
-    For the incident particles of the shipped Geant4 showers (photons in the ILD ECal) the shipped CaloClouds3 state
-    makes others; both are projected into 5 mm cells and compared. Leaves one HTML page and the numbers as JSON.
+    For the incident particles of shipped Geant4 showers (photons in the ILD ECal; pions, or all particles, in ECal and
+    HCal) the shipped state of a system makes others; both are projected into cells of 5 mm (HCal: 30 mm) and
+    compared. Leaves one HTML page and the numbers as JSON.
     """
+    from calogen.overrides import nearest
+
+    if system not in SAMPLES:
+        raise ValueError(f"--system {system}: no state of it is shipped; {nearest(system, SAMPLES)}")
     require_free_folder(output, overwrite)
     import calogen.systems
     from calogen.evaluate.judgement import Comparison, Judgement
@@ -47,19 +59,19 @@ def demo(
     from calogen.report.events import matched
     from calogen.report.page import write_report
 
-    truth, about = _shipped_truth()
-    say(f"sampling {len(truth)} showers of {STATE} for the particles of the Geant4 sample", quiet=quiet)
-    system = calogen.systems.load(STATE)
-    system.sample(truth.incident[:WARM_UP], seed=seed)
+    truth, about = _shipped_truth(SAMPLES[system])
+    say(f"sampling {len(truth)} showers of {system} for the particles of the Geant4 sample", quiet=quiet)
+    fitted = calogen.systems.load(system)
+    fitted.sample(truth.incident[:WARM_UP], seed=seed)
     start = time.process_time()
-    generated = system.sample(truth.incident, seed=seed, progress=not quiet)
+    generated = fitted.sample(truth.incident, seed=seed, progress=not quiet)
     seconds = (time.process_time() - start) / len(truth)
     say("projecting into cells and judging", quiet=quiet)
     evaluation = evaluate(generated, truth, seed=seed)
-    timing = _timing(seconds, about)
-    model = Comparison(STATE, len(generated), evaluation=evaluation, provenance={"state": STATE, "seed": seed})
-    judgement = Judgement(truth.detector.name, Path(SAMPLE).name, len(truth), (model,), seed, about)
-    shown = matched(truth, [(STATE, generated)], DISPLAYS)
+    timing = _timing(system, seconds, about)
+    model = Comparison(system, len(generated), evaluation=evaluation, provenance={"state": system, "seed": seed})
+    judgement = Judgement(truth.detector.name, Path(SAMPLES[system]).name, len(truth), (model,), seed, about)
+    shown = matched(truth, [(system, generated)], DISPLAYS)
     page = write_report(judgement, output, displays=shown, timing=timing, overwrite=overwrite)
     score_table(evaluation, quiet=quiet)
     _timing_table(timing, quiet)
@@ -67,20 +79,20 @@ def demo(
     say(f"numbers: {page.with_name('scores.json').resolve()}", quiet=quiet)
 
 
-def _shipped_truth() -> tuple[Showers, dict[str, Any]]:
+def _shipped_truth(sample: str) -> tuple[Showers, dict[str, Any]]:
     from calogen.data.formats import open_source
 
-    with resources.as_file(resources.files("calogen") / SAMPLE) as path, open_source(path) as source:
+    with resources.as_file(resources.files("calogen") / sample) as path, open_source(path) as source:
         return points(source.load(0, source.n_showers)), source.provenance
 
 
-def _timing(seconds: float, about: dict[str, Any]) -> list[Timing]:
+def _timing(label: str, seconds: float, about: dict[str, Any]) -> list[Timing]:
     import torch
 
     from calogen.report.page import Timing
 
     threads = torch.get_num_threads()
-    measured = Timing(STATE, seconds, f"CPU time measured now, {threads} thread{'s' if threads > 1 else ''}")
+    measured = Timing(label, seconds, f"CPU time measured now, {threads} thread{'s' if threads > 1 else ''}")
     if GEANT4_COST not in about:
         return [measured]
     return [measured, Timing("Geant4", float(about[GEANT4_COST]), "CPU time when the sample was made")]

@@ -87,8 +87,7 @@ def train(
     if devices < 1:
         raise ValueError(f"--devices {devices}: give a number of at least 1")
     start = _start(system, from_)
-    own = None if start is None else start.config
-    resolved = resolve(system, preset, differences(config, set_), seed, max_minutes, own)
+    resolved = resolve(system, preset, differences(config, set_), seed, max_minutes, start)
     showers, held_out = read_data(data, validation)
     from calogen.systems import SYSTEMS
 
@@ -97,7 +96,8 @@ def train(
     fresh = SYSTEMS[system].create(resolved.pop(CONFIG), showers.detector, seed=seed)
     if start is not None:
         taken, total = fresh.start_from(start, tune=tune, label=str(from_))
-        say(f"from {from_}: {taken:,} of {total:,} weights; {tune} of them move", quiet=quiet)
+        moving = "all move" if tune == "all" else "their biases move, and what was not taken"
+        say(f"from {from_}: {taken:,} of {total:,} weights; {moving}", quiet=quiet)
     reports = fresh.fit(
         showers,
         resolved,
@@ -137,9 +137,11 @@ def resolve(
     changes: Mapping[str, object],
     seed: int,
     max_minutes: float | None,
-    own: object | None = None,
+    start: System | None = None,
 ) -> dict[str, Any]:
-    """The configuration (under `config`) and the plans of a preset, changed as asked; `own` is taken for the first.
+    """The configuration (under `config`) and the plans of a preset, changed as asked.
+
+    With a system to start from, its configuration and stages; the preset has the plans of those it knows.
 
     Raises:
         ValueError: no such system, preset or key (naming the nearest), or a value that does not fit.
@@ -151,8 +153,8 @@ def resolve(
     if name not in known:
         raise ValueError(f"--preset {name}: unknown for {system}; {nearest(name, known)}")
     members = targets(known[name])
-    if own is not None:
-        members[CONFIG] = own
+    if start is not None:
+        members = {CONFIG: start.config} | {name: members.get(name, plan) for name, plan in start.plans().items()}
     plans = {key: plan for key, plan in members.items() if key != CONFIG}
     seeds: dict[str, object] = {f"{key}.seed": seed for key in plans}
     minutes = {} if max_minutes is None else _shared(plans, max_minutes)
@@ -171,10 +173,12 @@ def _keyed(changes: Mapping[str, object], own: set[str], stages: list[str]) -> d
 
 
 def _shared(plans: Mapping[str, Plan], minutes: float) -> dict[str, object]:
-    """A budget in minutes divided by steps, so that it is the same when a run is resumed."""
+    """A budget in minutes divided by steps, so that it is the same when a run is resumed; by stages, with epochs."""
     if minutes <= 0:
         raise ValueError(f"--max-minutes {minutes}: give a time above 0")
-    steps = {name: plan.steps or 1 for name, plan in plans.items() if plan.steps != 1}
+    long = {name: plan for name, plan in plans.items() if plan.steps != 1}
+    in_epochs = any(plan.steps is None for plan in long.values())
+    steps = {name: 1 if in_epochs else plan.steps or 1 for name, plan in long.items()}
     return {f"{name}.max_minutes": minutes * n / sum(steps.values()) for name, n in steps.items()}
 
 

@@ -38,7 +38,7 @@ from calogen.systems.kind_calibration import KindCalibration
 from calogen.systems.kind_calibration_stage import KindCalibrateStage
 from calogen.systems.layer_counts import CountSampling, LayerFlow, rescale, whole
 from calogen.systems.layer_stages import LayerFlowStage, LayerStudentStage
-from calogen.systems.particles import ELECTROMAGNETIC, KINDS, Particles
+from calogen.systems.particles import ELECTROMAGNETIC, KINDS, Particles, PublishedParticles
 from calogen.systems.points import across
 from calogen.systems.profile_targets import LayerProfile
 from calogen.systems.section_points import PLANE_AND_ENERGY, LayerPointTransform, SectionPoints, StandardPoints
@@ -100,7 +100,7 @@ class AllShowers(System):
     def __init__(self, config: AllShowersConfig, detector: Detector) -> None:
         super().__init__(config, detector)
         self.domain = Domain()
-        self.particles = Particles()
+        self.particles = PublishedParticles() if config.profile == "counts" else Particles()
         self.view = CloudView(detector, config.merge_cells, config.least_threshold, config.across)
         self.layer_flow = _layer_flow(config, detector, self.particles)
         self.points: LayerPointTransform = SectionPoints(detector) if config.scaling == "sections" else StandardPoints()

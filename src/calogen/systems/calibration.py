@@ -191,7 +191,7 @@ class Calibration(nn.Module):
         layer = np.clip(layer, math.exp(-LARGEST_STEP), math.exp(LARGEST_STEP))
         self._layer(kind).mul_(torch.from_numpy(layer))
         relevant = share > RELEVANT
-        return float(max(np.abs(layer[relevant] - 1).max(), np.abs(powers @ poly).max()))
+        return float(max(np.abs(layer[relevant] - 1).max(initial=0.0), np.abs(powers @ poly).max()))
 
 
 def _log_energy_and_cosine(incident: Incident) -> NDArray[np.float64]:

@@ -178,6 +178,9 @@ class StudentStage(_PointStage):
         distillation.teacher.load_state_dict(teacher.state_dict())
         for model in (distillation.student, distillation.target):
             model.network.load_state_dict(teacher.network.state_dict())
+        pairs = zip(distillation.student.parameters(), teacher.network.parameters(), strict=True)
+        for student, learned in pairs:  # what fine-tuning holds in the teacher it holds here
+            student.requires_grad_(learned.requires_grad)
 
     def loss(self, batch: Batch) -> Tensor:
         """Consistency loss [N]."""

@@ -74,8 +74,6 @@ class CaloHadronicConfig:
     target_decay: float = 0.95  # EMA of the distillation's target
     sigmas: tuple[float, ...] = (10.0, 1.0)  # noise levels at which the students are evaluated, from sigma_max down
     bespoke_steps: int = 6  # evaluations of the teachers' own solvers
-    # Radius from which points move fully to the centre of gravity drawn; 0: they stay. They are given it and follow of
-    # themselves: moved with 30 mm, the core is blurred (median radius in the ECal from 18, as Geant4's, to 23 mm).
     halo_mm: float = 30.0  # radius from which points move fully with the centre of gravity, in narrow showers; 0: none
 
 
@@ -198,7 +196,8 @@ class CaloHadronic(System):
         noise = [
             noise_of(streams, counts[:, section.layers].sum(1), section.evaluations(how)) for section in self.sections
         ]
-        return self._assemble(self._points(incident, profile, counts, noise, how), profile, counts, incident)
+        latents = self._points(incident, profile, counts, noise, how)
+        return self._assemble(latents, profile, counts, incident, how)
 
     def _draw_profile(self, incident: Incident, streams: Streams, how: CountSampling) -> LayerProfile:
         """Layer profiles, drawn again (and counted) while they look like no shower of the training set."""
@@ -226,6 +225,8 @@ class CaloHadronic(System):
     ) -> list[Tensor]:
         """Latent points [P, 4] of each section; those of the HCal are given the ones just drawn for the ECal."""
         numbers, latents = self.numbers(incident), list[Tensor]()
+        # As in training, networks are told the points that are there, and the energies that these will have.
+        profile = LayerProfile(counts, profile.energy * self._factor("energy", incident), profile.cog)
         before: tuple[Tensor, Tensor] | tuple[()] = ()
         for section, z in zip(self.sections, noise, strict=True):
             per_shower = counts[:, section.layers].sum(1)
@@ -235,12 +236,17 @@ class CaloHadronic(System):
         return latents
 
     def _assemble(
-        self, latents: list[Tensor], profile: LayerProfile, counts: NDArray[np.int64], incident: Incident
+        self,
+        latents: list[Tensor],
+        profile: LayerProfile,
+        counts: NDArray[np.int64],
+        incident: Incident,
+        how: PointSampling,
     ) -> Showers:
         """Points onto their layers, with the energies, the centre of gravity and the tilt they should have."""
         target = profile.energy * self._factor("energy", incident)
         placed = [
-            self._placed(section, latent, counts[:, section.layers], target[:, section.layers])
+            self._placed(section, latent, counts[:, section.layers], target[:, section.layers], how)
             for section, latent in zip(self.sections, latents, strict=True)
         ]
         of_shower = [np.repeat(np.arange(len(counts)), counts[:, section.layers].sum(1)) for section in self.sections]
@@ -257,10 +263,17 @@ class CaloHadronic(System):
         return Showers(x + t_x, y + t_y, layer, energy, offsets, incident, self.detector)
 
     def _placed(
-        self, section: Calorimeter, latent: Tensor, counts: NDArray[np.int64], target: NDArray[Any]
+        self,
+        section: Calorimeter,
+        latent: Tensor,
+        counts: NDArray[np.int64],
+        target: NDArray[Any],
+        how: PointSampling,
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[Any]]:
         """x, y, layer, energy of a section's points, ordered by shower and layer, with the layers' energies."""
-        points = section.calibration.points(section.points.decode(latent))
+        points = section.points.decode(latent)
+        if how.is_calibrated:
+            points = section.calibration.points(points)
         x, y, depth, energy = (value.cpu().numpy() for value in points)
         order, layer = assign_layers(depth, counts)
         energy = energy[order] if self.published else rescale(energy[order], counts, target)

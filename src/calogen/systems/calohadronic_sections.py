@@ -43,6 +43,11 @@ class PointSampling:
         if self.sampler not in ("few", "bespoke", "teacher"):
             raise ValueError(f"unknown sampler {self.sampler!r}; use 'few', 'bespoke' or 'teacher'")
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether radii and energies of points are corrected: the maps are fitted to the students' own errors."""
+        return self.sampler == "few" and not self.sigmas
+
 
 class ProfileNumbers(nn.Module):
     """Per layer ln(1 + n) and ln(E / n), and the centre of gravity in the plane, standardised on training showers.

@@ -86,6 +86,33 @@ class Particles(nn.Module):
         return torch.cat([numbers, one_hot.to(numbers)], dim=1)
 
 
+class PublishedParticles(Particles):
+    """The condition of AllShowers' PointCountFM, in its order: E standardised (not its logarithm), kind, direction."""
+
+    linear_mean: Tensor
+    linear_std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("linear_mean", torch.tensor(0.0))
+        self.register_buffer("linear_std", torch.tensor(1.0))
+
+    def fit(self, incident: Incident) -> None:
+        """Scales of E and of ln E."""
+        super().fit(incident)
+        energy = torch.from_numpy(np.asarray(incident.energy, dtype=np.float32))
+        self.linear_mean.copy_(energy.mean())
+        self.linear_std.copy_(energy.std().clamp(min=LEAST_STD))
+
+    def forward(self, incident: Incident) -> Tensor:
+        """Condition [N, 16]."""
+        energy = torch.from_numpy(np.asarray(incident.energy, dtype=np.float32)).to(self.mean)
+        one_hot = nn.functional.one_hot(self.kind(incident), len(KINDS))
+        direction = torch.from_numpy(incident.direction).to(energy)
+        scaled = (energy - self.linear_mean) / self.linear_std
+        return torch.cat([scaled[:, None], one_hot.to(energy), direction], dim=1)
+
+
 def kinds_of(pdg: np.ndarray) -> np.ndarray:
     """Index [N] in `KINDS` of PDG codes [N].
 

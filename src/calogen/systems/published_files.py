@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -112,11 +113,23 @@ def _arrays(path: Path) -> Arrays:
         raise ValueError(f"{path}: no such file; give the authors' weights, a .npz or a checkpoint of torch")
     try:
         if path.suffix in CHECKPOINTS:
-            return dict(_tensors(torch.load(path, weights_only=True, map_location="cpu")))
+            # The authors keep their arguments beside the weights: a Namespace holds values and does nothing.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                return dict(_tensors(torch.load(path, weights_only=True, map_location="cpu")))
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, AttributeError, EOFError, RuntimeError, UnpicklingError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable file of weights ({' '.join(str(error).split())[:200]})") from None
+        raise ValueError(f"{path}: not a readable file of weights ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in a few words; torch's advice to read such a file unsafely is not passed on."""
+    if isinstance(error, UnpicklingError):
+        return "it holds more than tensors and plain values, or is damaged"
+    return " ".join(str(error).split())[:LONGEST_REASON]
+
+
+LONGEST_REASON = 200
 
 
 def _tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

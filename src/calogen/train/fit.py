@@ -55,6 +55,8 @@ def fit(
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KEPT_PRIMITIVES)
     resolved = _plans(stages, plans)
+    for stage in stages:  # some draw more than their batches from their plan's seed
+        stage.plan = resolved[stage.name]
     run = Run(Path(run_dir), checkpoint_seconds)
     if run.exists() and overwrite:
         run.clear()

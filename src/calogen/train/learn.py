@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from calogen.train.run import Run
 
 LOG_EVERY_STEPS = 50
+LEAST_WEIGHT = 1e-12
+"""A batch of which no shower counts (all without points) moves nothing."""
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Learner:
         weight = self._accumulate_gradients(batch)
         gradients = ensure_gradients(self.parameters)
         self.group.add([*gradients, weight])
-        torch._foreach_div_(gradients, weight[1])
+        torch._foreach_div_(gradients, weight[1].clamp(min=LEAST_WEIGHT))
         self.sums += weight
         clip_gradients(self.parameters, self.plan.grad_clip)
         self.optimizer.step()
@@ -188,7 +190,7 @@ class Learner:
                 if self.validation is not None and i % self.group.size == self.group.rank:
                     sums += torch.stack(self._weighted_loss(self.validation, indices, ("validation", i)))
             self.group.add([sums])
-            counters.validation_loss = float(sums[0] / sums[1])
+            counters.validation_loss = float(sums[0] / sums[1].clamp(min=LEAST_WEIGHT))
             if counters.best_loss is None or counters.validation_loss < counters.best_loss:
                 counters.best_loss, counters.best_step = counters.validation_loss, counters.step
                 counters.without_improvement = 0
@@ -228,7 +230,7 @@ class Learner:
 
     def _log(self, log: StageLog | None, *, validate: bool) -> None:
         counters = self.counters
-        counters.train_loss = float(self.sums[0] / self.sums[1])
+        counters.train_loss = float(self.sums[0] / self.sums[1].clamp(min=LEAST_WEIGHT))
         self.sums.zero_()
         if validate:
             self.validate()

@@ -174,3 +174,13 @@ def test_a_checkpoint_of_calohadronic_is_known(tmp_path: Path) -> None:
     assert main(["convert-weights", str(tmp_path / "ckpt.pt"), str(tmp_path / "o.safetensors"), "-q"]) == 0
     state = published_files.read(tmp_path / "o.safetensors", "others/model_ema")
     assert set(state) == {"points.1.weight", "encoder.0.attention.query_key_value.bias", "head.0.bias"}
+
+
+@pytest.mark.parametrize(("system", "name"), [(s, n) for s in PRESETS for n in PRESETS[s]])
+def test_no_stage_starves_of_minutes(system: str, name: str) -> None:
+    """Plans in epochs say nothing of their steps; the largest networks must not get seconds for it."""
+    resolved = resolve(system, name, {}, 0, 60.0)
+    minutes = {key: plan.max_minutes for key, plan in resolved.items() if key != "config" and plan.max_minutes}
+    assert sum(minutes.values()) == pytest.approx(60.0)
+    longest = max(minutes, key=lambda key: resolved[key].steps or 0)
+    assert minutes[longest] >= 60.0 / len(minutes)

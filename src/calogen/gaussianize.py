@@ -235,13 +235,15 @@ class ConditionalStandardize(nn.Module):
     Args:
         dim: D.
         features: F.
+        rows_per_feature: with fewer values than this for each feature only the constant is fitted.
     """
 
     mean: Tensor
     log_scale: Tensor
 
-    def __init__(self, dim: int, features: int) -> None:
+    def __init__(self, dim: int, features: int, rows_per_feature: int = 0) -> None:
         super().__init__()
+        self.rows_per_feature = rows_per_feature
         self.register_buffer("mean", torch.zeros(features, dim))
         self.register_buffer("log_scale", torch.zeros(features, dim))
 
@@ -254,10 +256,11 @@ class ConditionalStandardize(nn.Module):
                 continue
             f, y = features[here].double(), t[here, d].double()
             rows = int(here.sum())
-            mean = _ridge(f, y) if rows >= ROWS_PER_FEATURE * f.shape[1] else _constant(f, y)
+            enough = self.rows_per_feature * f.shape[1]
+            mean = _ridge(f, y) if rows >= enough else _constant(f, y)
             spread = (y - f @ mean).abs().clamp(min=MIN_SPREAD).log() + MEAN_LOG_NORMAL
             # Where few showers decide, only the constant of the spread is believable.
-            few = rows < max(FEW_ROWS, ROWS_PER_FEATURE * f.shape[1])
+            few = rows < max(FEW_ROWS, enough)
             self.mean[:, d] = mean.float()
             self.log_scale[:, d] = (_constant(f, spread) if few else _ridge(f, spread)).float()
 
@@ -279,8 +282,6 @@ MEAN_LOG_NORMAL = 0.5 * (math.log(2) + 0.5772156649015329)
 """-E[ln |n|] of a standard normal n, (ln 2 + Euler's constant) / 2."""
 MIN_ROWS = 12
 FEW_ROWS = 200
-ROWS_PER_FEATURE = 5
-"""With fewer values than this for each feature only the constant is fitted."""
 MIN_SPREAD = 1e-4
 MAX_LOG_SCALE = 10.0
 RIDGE = 1e-5

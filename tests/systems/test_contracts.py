@@ -236,8 +236,6 @@ def test_tuning_biases_moves_biases_alone(fitted: tuple[System, Small], tmp_path
 def test_empty_showers_do_not_end_a_training(fitted: tuple[System, Small], tmp_path: Path) -> None:
     """Batches without a single point move nothing."""
     _, small = fitted
-    if small.detector == ILD_ECAL:
-        pytest.skip("photons that leave nothing in the ECal are no training showers")
     showers = small.showers
     first = 40
     none = np.concatenate([showers.offsets[: first + 1], np.full(len(showers) - first, showers.offsets[first])])

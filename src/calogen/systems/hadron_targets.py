@@ -141,7 +141,8 @@ class NormalMaps(nn.Module):
         self.sizes = list(sizes)
         known = [condition + sum(self.sizes[:k]) for k in range(len(self.sizes))]
         self.standardize = nn.ModuleList(
-            ConditionalStandardize(size, _features(c)) for size, c in zip(self.sizes, known, strict=True)
+            ConditionalStandardize(size, _features(c), ROWS_PER_FEATURE)
+            for size, c in zip(self.sizes, known, strict=True)
         )
         self.quantiles = nn.ModuleList(GaussianQuantiles(size) for size in self.sizes)
 
@@ -176,6 +177,10 @@ class NormalMaps(nn.Module):
 
     def _links(self) -> list[tuple[ConditionalStandardize, GaussianQuantiles]]:
         return list(zip(self.standardize, self.quantiles, strict=True))  # type: ignore[arg-type]
+
+
+ROWS_PER_FEATURE = 5
+"""Values that each feature needs to be fitted: many layers are reached by a handful of showers."""
 
 
 def _kept(z: Tensor) -> Tensor:

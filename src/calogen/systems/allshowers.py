@@ -37,7 +37,7 @@ from calogen.systems.halo import move_halo
 from calogen.systems.kind_calibration import KindCalibration
 from calogen.systems.kind_calibration_stage import KindCalibrateStage
 from calogen.systems.layer_counts import CountSampling, LayerFlow, rescale, whole
-from calogen.systems.layer_stages import LayerFlowStage, LayerStudentStage
+from calogen.systems.layer_stages import FLOW_PLAN, FLOW_STUDENT_PLAN, LayerFlowStage, LayerStudentStage
 from calogen.systems.particles import ELECTROMAGNETIC, KINDS, Particles, PublishedParticles
 from calogen.systems.points import across
 from calogen.systems.profile_targets import LayerProfile
@@ -301,27 +301,12 @@ def _layer_flow(config: AllShowersConfig, detector: Detector, particles: Particl
 PUBLISHED_OFFSET = 0.5
 """Counts enter as ln(n + 0.5) (the transform of the published PointCountFM of AllShowers)."""
 
-_FLOW = Plan(
-    steps=4000,
-    batch_size=256,
-    optimizer="adamw",
-    learning_rate=1e-3,
-    schedule="cosine",
-    warmup_steps=100,
-    weight_decay=1e-2,
-    grad_clip=1.0,
-    ema="constant",
-    ema_decay=0.995,
-    validate_every=250,
-)
-_STUDENT = Plan(steps=3000, batch_size=256, learning_rate=5e-4, schedule="cosine", validate_every=500)
-
 DESK_PLANS: dict[str, Plan] = {
     # Sized for two CPU cores, some thousand showers and an hour.
-    "whole": _FLOW,
-    "layers": _FLOW,
-    "whole-student": _STUDENT,
-    "layers-student": _STUDENT,
+    "whole": FLOW_PLAN,
+    "layers": FLOW_PLAN,
+    "whole-student": FLOW_STUDENT_PLAN,
+    "layers-student": FLOW_STUDENT_PLAN,
     "points": Plan(
         steps=4000,
         batch_size=64,

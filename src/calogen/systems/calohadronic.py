@@ -38,7 +38,7 @@ from calogen.systems.drawing import Streams, draw_profiles, starts, stream
 from calogen.systems.hadron_targets import LogCounts, SectionTargets
 from calogen.systems.halo import move_halo
 from calogen.systems.layer_counts import CountSampling, LayerFlow, assign_layers, rescale, whole
-from calogen.systems.layer_stages import LayerStudentStage
+from calogen.systems.layer_stages import FLOW_PLAN, FLOW_STUDENT_PLAN, LayerStudentStage
 from calogen.systems.particles import Particles
 from calogen.systems.points import across
 from calogen.systems.profile_targets import LayerProfile
@@ -285,20 +285,6 @@ SECTIONS = ("ecal", "hcal")
 
 
 # Plans: how long and how fast.
-_FLOW = Plan(
-    steps=4000,
-    batch_size=256,
-    optimizer="adamw",
-    learning_rate=1e-3,
-    schedule="cosine",
-    warmup_steps=100,
-    weight_decay=1e-2,
-    grad_clip=1.0,
-    ema="constant",
-    ema_decay=0.995,
-    validate_every=250,
-)
-_FLOW_STUDENT = Plan(steps=2000, batch_size=256, learning_rate=5e-4, schedule="cosine", validate_every=500)
 _POINTS = Plan(
     steps=2800,
     batch_size=32,
@@ -341,10 +327,10 @@ _SOLVER = Plan(
 )
 DESK_PLANS: dict[str, Plan] = {
     # Sized for one CPU core, some thousand pions and three quarters of an hour.
-    "whole": _FLOW,
-    "layers": _FLOW,
-    "whole-student": _FLOW_STUDENT,
-    "layers-student": _FLOW_STUDENT,
+    "whole": FLOW_PLAN,
+    "layers": FLOW_PLAN,
+    "whole-student": FLOW_STUDENT_PLAN,
+    "layers-student": FLOW_STUDENT_PLAN,
     "ecal": _POINTS,
     "hcal": _POINTS,
     "ecal-student": _STUDENT,

@@ -24,6 +24,23 @@ TEACHER = CountSampling(steps=32)
 """How a student's teacher draws: fine enough to be taken for the flow itself."""
 
 
+FLOW_PLAN = Plan(
+    steps=4000,
+    batch_size=256,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    schedule="cosine",
+    warmup_steps=100,
+    weight_decay=1e-2,
+    grad_clip=1.0,
+    ema="constant",
+    ema_decay=0.995,
+    validate_every=250,
+)
+FLOW_STUDENT_PLAN = Plan(steps=3000, batch_size=256, learning_rate=5e-4, schedule="cosine", validate_every=500)
+"""For some thousand showers and minutes of one core, of either flow and of its student."""
+
+
 class DrawsLayers(Protocol):
     """What the stages need of a system."""
 

@@ -112,6 +112,9 @@ def train(
     )
     fresh.save(output / STATE_FILE, overwrite=True)
     _report(reports, quiet)
+    left_out = fresh.provenance["data"]["energy_left_out"]
+    if left_out > 0:
+        say(f"{left_out:.2%} of the energy is in points too faint to be modelled (least_threshold)", quiet=quiet)
     say(f"state in {output / STATE_FILE}", quiet=quiet)
 
 

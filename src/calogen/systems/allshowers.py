@@ -31,7 +31,7 @@ from calogen.systems.allshowers_stages import PointsStage
 from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
 from calogen.systems.cloud_view import CloudView
 from calogen.systems.domain import Domain
-from calogen.systems.drawing import Streams, draw_profiles, normal, starts, stream
+from calogen.systems.drawing import Streams, draw_profiles, normal, require_precision, starts, stream
 from calogen.systems.hadron_targets import LogCounts, SectionTargets
 from calogen.systems.halo import move_halo
 from calogen.systems.kind_calibration import KindCalibration
@@ -147,6 +147,12 @@ class AllShowers(System):
         solver = BespokeStage("solver", self.solver, points.flow_of, plans["solver"])
         return [*flows, *students, points, solver, calibrate]
 
+    def left_out(self, showers: Showers) -> float:
+        """See `System`: that of points below `least_threshold`. Energies of layers are calibrated to make up for it."""
+        share = self.view.left_out(showers)
+        self.view.made.clear()  # the last that fitting needs of it
+        return share
+
     def sample(
         self,
         incident: Incident,
@@ -181,8 +187,7 @@ class AllShowers(System):
             ImpossibleProfileError: a layer profile that stays impossible after many draws.
         """
         self.domain.check(incident)
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"unknown precision {precision!r}; use 'float32' or 'bfloat16'")
+        require_precision(precision)
         how = CountSampling(layers, layer_steps)
         points = self._solver(solver, steps)
         for part in self.parts().values():

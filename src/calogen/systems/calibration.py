@@ -183,13 +183,13 @@ class Calibration(nn.Module):
         powers = self._powers(incident)
         poly = _fit_log_ratio(powers, generated.sum(1), truth.sum(1))
         poly *= min(1.0, LARGEST_STEP / max(float(np.abs(powers @ poly).max()), LARGEST_STEP))
-        self._poly(kind).add_(torch.from_numpy(poly))
+        self._poly(kind).add_(torch.from_numpy(poly).to(self.centre))
         scaled = (generated * np.exp(powers @ poly)[:, None]).sum(0)
         share = truth.sum(0) / truth.sum()
         with np.errstate(divide="ignore", invalid="ignore"):
             layer = np.where((share > FAINT) & (scaled > 0), truth.sum(0) / scaled, 1.0)
         layer = np.clip(layer, math.exp(-LARGEST_STEP), math.exp(LARGEST_STEP))
-        self._layer(kind).mul_(torch.from_numpy(layer))
+        self._layer(kind).mul_(torch.from_numpy(layer).to(self.centre))
         relevant = share > RELEVANT
         return float(max(np.abs(layer[relevant] - 1).max(initial=0.0), np.abs(powers @ poly).max()))
 

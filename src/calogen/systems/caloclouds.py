@@ -30,7 +30,7 @@ from calogen.networks.pointwise import PointwiseNet
 from calogen.systems.calibration import Calibration
 from calogen.systems.caloclouds_stages import CalibrateStage, FlowStage, StudentStage, TeacherStage
 from calogen.systems.domain import Domain
-from calogen.systems.drawing import Streams, draw_profiles, normal, starts, stream
+from calogen.systems.drawing import Streams, draw_profiles, normal, require_precision, starts, stream
 from calogen.systems.halo import move_halo
 from calogen.systems.layer_counts import Limits, assign_layers, rescale, whole
 from calogen.systems.points import FEATURES, FittedPoints, LinearPoints, Points, PointTransform, across
@@ -257,10 +257,9 @@ class CaloClouds(System):
             ImpossibleProfileError: a layer profile that stays impossible after `MAX_REDRAWS` draws.
         """
         self.domain.check(incident)
+        require_precision(precision)
         if sampler not in ("one-step", "teacher"):
             raise ValueError(f"unknown sampler {sampler!r}; use 'one-step' or 'teacher'")
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"unknown precision {precision!r}; use 'float32' or 'bfloat16'")
         for part in self.parts().values():
             if part.training:  # calling eval() again would make the flow lay out its weights again
                 part.eval()

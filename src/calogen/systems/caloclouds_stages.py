@@ -83,6 +83,7 @@ class FlowStage(LearnedStage):
             raise ValueError(
                 f"showers of particles {species.tolist()}: this system learns one kind, it cannot tell them"
             )
+        self.model.to("cpu")  # where the showers are
         system.domain.fit(showers.incident)
         system.conditioner.fit(showers.incident, profile.counts.sum(1))
         system.profile.targets.fit(profile, system.conditioner(showers.incident))

@@ -12,7 +12,7 @@ E, layers of the HCal, points of the ECal just drawn -> the same of the HCal
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.detector.geometry import Detector, tilt
 from calogen.systems import calohadronic_published as published
-from calogen.systems.calohadronic_sections import Calorimeter, PointSampling, given, noise_of
+from calogen.systems.calohadronic_sections import Calorimeter, Placed, PointSampling, given, noise_of
 from calogen.systems.calohadronic_stages import (
     SOLVER,
     CalibrateStage,
@@ -34,10 +34,10 @@ from calogen.systems.calohadronic_stages import (
 )
 from calogen.systems.cloud_view import CloudView
 from calogen.systems.domain import Domain
-from calogen.systems.drawing import Streams, draw_profiles, starts, stream
+from calogen.systems.drawing import Streams, draw_profiles, require_precision, starts, stream
 from calogen.systems.hadron_targets import LogCounts, SectionTargets
 from calogen.systems.halo import move_halo
-from calogen.systems.layer_counts import CountSampling, LayerFlow, assign_layers, rescale, whole
+from calogen.systems.layer_counts import CountSampling, LayerFlow, whole
 from calogen.systems.layer_stages import FLOW_PLAN, FLOW_STUDENT_PLAN, LayerStudentStage
 from calogen.systems.particles import Particles
 from calogen.systems.points import across
@@ -126,7 +126,10 @@ class CaloHadronic(System):
         """
         flows = ["whole", "layers"] if len(self.layer_flow.sizes) > 1 else ["layers"]
         plans = DESK_PLANS
-        stages: list[Stage] = [OneKindFlowStage(self, name, k, plans[name]) for k, name in enumerate(flows)]
+        told = self.config.directions
+        stages: list[Stage] = [
+            OneKindFlowStage(self, name, k, plans[name], directions=told) for k, name in enumerate(flows)
+        ]
         for k, name in enumerate(flows):
             stages.append(LayerStudentStage(self, f"{name}-student", k, plans[f"{name}-student"]))
         for kind in (TeacherStage, StudentStage):
@@ -139,6 +142,12 @@ class CaloHadronic(System):
         if self.published:
             return published.point_energy(incident, self.particles.mean)
         return self.particles.energy_and_direction(incident)
+
+    def left_out(self, showers: Showers) -> float:
+        """See `System`: that of points below `least_threshold`. Energies of layers are calibrated to make up for it."""
+        share = self.view.left_out(showers)
+        self.view.made.clear()  # the last that fitting needs of it
+        return share
 
     def sample(
         self,
@@ -153,6 +162,7 @@ class CaloHadronic(System):
         steps: int = 18,
         layers: Literal["flow", "one-step"] = "flow",
         layer_steps: int = 16,
+        precision: Literal["float32", "bfloat16"] = "float32",
     ) -> Showers:
         """One shower for each incident particle.
 
@@ -169,13 +179,17 @@ class CaloHadronic(System):
             steps: noise levels of the teacher (published: 30), 2 steps - 1 evaluations.
             layers: points and energies of the layers by the `flow` or by its `one-step` student.
             layer_steps: of the midpoint solver for the layers.
+            precision: of the transformers' products.
 
         Raises:
-            ValueError: particles outside the trained range, or an unknown option.
+            ValueError: particles outside the trained range, an unknown option, or one the sampler does not have.
             ImpossibleProfileError: a layer profile that stays impossible after many draws.
         """
         self.domain.check(incident)
-        how, layers_how = PointSampling(sampler, steps, tuple(sigmas)), CountSampling(layers, layer_steps)
+        how = PointSampling(sampler, steps, tuple(sigmas), require_precision(precision))
+        for section in self.sections:
+            section.require_possible(how)
+        layers_how = CountSampling(layers, layer_steps)
         for part in self.parts().values():
             part.eval()
         self.redraws = 0
@@ -196,8 +210,8 @@ class CaloHadronic(System):
         noise = [
             noise_of(streams, counts[:, section.layers].sum(1), section.evaluations(how)) for section in self.sections
         ]
-        latents = self._points(incident, profile, counts, noise, how)
-        return self._assemble(latents, profile, counts, incident, how)
+        placed = self._points(incident, profile, counts, noise, how)
+        return self._assemble(placed, profile, counts, incident)
 
     def _draw_profile(self, incident: Incident, streams: Streams, how: CountSampling) -> LayerProfile:
         """Layer profiles, drawn again (and counted) while they look like no shower of the training set."""
@@ -222,33 +236,27 @@ class CaloHadronic(System):
         counts: NDArray[np.int64],
         noise: list[NDArray[np.float32]],
         how: PointSampling,
-    ) -> list[Tensor]:
-        """Latent points [P, 4] of each section; those of the HCal are given the ones just drawn for the ECal."""
-        numbers, latents = self.numbers(incident), list[Tensor]()
+    ) -> list[Placed]:
+        """Points of each section on their layers; those of the HCal are drawn given what became of the ECal."""
+        numbers, drawn = self.numbers(incident), list[Placed]()
         # As in training, networks are told the points that are there, and the energies that these will have.
         profile = LayerProfile(counts, profile.energy * self._factor("energy", incident), profile.cog)
         before: tuple[Tensor, Tensor] | tuple[()] = ()
         for section, z in zip(self.sections, noise, strict=True):
-            per_shower = counts[:, section.layers].sum(1)
+            own = section.of(profile)
             condition = given(section.values(numbers, profile), *before)
-            latents.append(section.draw(condition, per_shower, torch.from_numpy(z).to(self.device), how))
-            before = section.as_given(latents[-1]), torch.from_numpy(per_shower).to(self.device)
-        return latents
+            latent = section.draw(condition, own.counts.sum(1), torch.from_numpy(z).to(self.device), how)
+            drawn.append(section.placed(latent, own.counts, None if self.published else own.energy, how))
+            before = (
+                section.as_given(latent, drawn[-1], own.counts),
+                torch.from_numpy(own.counts.sum(1)).to(latent.device),
+            )
+        return drawn
 
     def _assemble(
-        self,
-        latents: list[Tensor],
-        profile: LayerProfile,
-        counts: NDArray[np.int64],
-        incident: Incident,
-        how: PointSampling,
+        self, placed: list[Placed], profile: LayerProfile, counts: NDArray[np.int64], incident: Incident
     ) -> Showers:
-        """Points onto their layers, with the energies, the centre of gravity and the tilt they should have."""
-        target = profile.energy * self._factor("energy", incident)
-        placed = [
-            self._placed(section, latent, counts[:, section.layers], target[:, section.layers], how)
-            for section, latent in zip(self.sections, latents, strict=True)
-        ]
+        """One shower out of its sections, with the centre of gravity and the tilt it should have."""
         of_shower = [np.repeat(np.arange(len(counts)), counts[:, section.layers].sum(1)) for section in self.sections]
         order = np.argsort(np.concatenate(of_shower), kind="stable")  # sections of one shower behind each other
         x, y, layer, energy = (np.concatenate(column)[order] for column in zip(*placed, strict=True))
@@ -261,23 +269,6 @@ class CaloHadronic(System):
         depth_mm = self.detector.z_mm[layer]
         t_x, t_y = (np.repeat(t, per_shower) * depth_mm for t in tilt(incident.direction))
         return Showers(x + t_x, y + t_y, layer, energy, offsets, incident, self.detector)
-
-    def _placed(
-        self,
-        section: Calorimeter,
-        latent: Tensor,
-        counts: NDArray[np.int64],
-        target: NDArray[Any],
-        how: PointSampling,
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[Any]]:
-        """x, y, layer, energy of a section's points, ordered by shower and layer, with the layers' energies."""
-        points = section.points.decode(latent)
-        if how.is_calibrated:
-            points = section.calibration.points(points)
-        x, y, depth, energy = (value.cpu().numpy() for value in points)
-        order, layer = assign_layers(depth, counts)
-        energy = energy[order] if self.published else rescale(energy[order], counts, target)
-        return x[order], y[order], layer + section.first, energy
 
 
 SECTIONS = ("ecal", "hcal")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from calogen.methods.edm import EDM
 from calogen.networks.hadronic_transformer import HadronicTransformer, PointCondition
 from calogen.systems.calibration import Calibration
 from calogen.systems.calohadronic_published import BoxPoints
-from calogen.systems.points import FEATURES, FittedPoints, PointTransform
+from calogen.systems.drawing import Precision
+from calogen.systems.layer_counts import assign_layers, rescale
+from calogen.systems.points import FEATURES, FittedPoints, Points, PointTransform
 from calogen.systems.profile_targets import LEAST_ENERGY_GEV, LayerProfile
 
 if TYPE_CHECKING:
@@ -31,6 +33,19 @@ LEAST_STD = 0.1
 """Smallest scale a number is standardised with: layers that nearly no shower reaches have none."""
 
 
+LEAST_STEPS = 2
+"""Noise levels of Heun's method: from the first to the last is one step."""
+
+
+class Placed(NamedTuple):
+    """Points [P] on their layers, ordered by shower and layer: x, y mm, layer of the detector, energy GeV."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    layer: NDArray[np.int64]
+    energy: NDArray[Any]
+
+
 @dataclass(frozen=True)
 class PointSampling:
     """How points are drawn: by the student at a few noise levels, or by the teacher, with its own solver or Heun's."""
@@ -38,10 +53,15 @@ class PointSampling:
     sampler: Literal["few", "bespoke", "teacher"] = "few"
     steps: int = 18  # of Heun's method: 2 steps - 1 evaluations
     sigmas: tuple[float, ...] = ()  # falling, one evaluation each; none: those of the configuration
+    precision: Precision = "float32"  # of the products
 
     def __post_init__(self) -> None:
         if self.sampler not in ("few", "bespoke", "teacher"):
             raise ValueError(f"unknown sampler {self.sampler!r}; use 'few', 'bespoke' or 'teacher'")
+        if self.sigmas and self.sampler != "few":
+            raise ValueError(f"sigmas={self.sigmas}: noise levels of sampler 'few', not of {self.sampler!r}")
+        if self.steps < LEAST_STEPS:
+            raise ValueError(f"steps={self.steps}: give at least {LEAST_STEPS}")
 
     @property
     def is_calibrated(self) -> bool:
@@ -188,16 +208,61 @@ class Calorimeter:
         """The numbers [N, C] of the condition: the particle's, and the section's out of the whole profile."""
         return torch.cat([numbers, self.profile(self.of(profile)).to(numbers)], dim=1)
 
-    def as_given(self, latent: Tensor) -> Tensor:
-        """Latent points of this section as the network of the next one sees them."""
+    def as_given(self, latent: Tensor, placed: Placed, counts: NDArray[np.int64]) -> Tensor:
+        """Points [P, 4] of this section as the network of the next one sees them: what became of them in the end.
+
+        Published weights are given the points as they were drawn (`of_geant4` serves training).
+        """
+        if isinstance(self.points, BoxPoints):
+            return self.points.with_energies(latent)
+        points = Points(
+            *(torch.from_numpy(v).to(latent.device) for v in placed._replace(layer=placed.layer - self.first))
+        )
+        u = torch.from_numpy(within_layers(counts)).to(latent.device)
+        return self.points.encode(points._replace(energy=points.energy.clamp(min=LEAST_ENERGY_GEV)), u).to(latent)
+
+    def of_geant4(self, latent: Tensor) -> Tensor:
+        """Latent points [P, 4] of Geant4 as the network of the next section sees them."""
         return self.points.with_energies(latent) if isinstance(self.points, BoxPoints) else latent
+
+    def placed(
+        self, latent: Tensor, counts: NDArray[np.int64], energy: NDArray[Any] | None, how: PointSampling
+    ) -> Placed:
+        """Latent points [P, 4] onto the section's layers [N, L]; scaled to energies [N, L] GeV, where given."""
+        points = self.points.decode(latent)
+        if how.is_calibrated:
+            points = self.calibration.points(points)
+        x, y, depth, own = (value.cpu().numpy() for value in points)
+        order, layer = assign_layers(depth, counts)
+        held = own[order] if energy is None else rescale(own[order], counts, energy)
+        return Placed(x[order], y[order], layer + self.first, held)
 
     def evaluations(self, how: PointSampling) -> int:
         """How many times noise is drawn for each point."""
         return len(how.sigmas or self.sigmas) if how.sampler == "few" else 1
 
+    def require_possible(self, how: PointSampling) -> None:
+        """Refuse noise levels that the student cannot start from or go to.
+
+        Raises:
+            ValueError: levels that do not fall from sigma_max, or not within sigma_min.
+        """
+        if not how.sigmas:
+            return
+        student, levels = self.distillation.target, list(how.sigmas)
+        falls = levels == sorted(levels, reverse=True) and levels[-1] >= student.sigma_min
+        if not falls or levels[0] != student.sigma_max:
+            raise ValueError(
+                f"sigmas={how.sigmas}: they must start at {student.sigma_max:g}, where all is noise, and fall to no "
+                f"less than {student.sigma_min:g}"
+            )
+
     def draw(self, condition: Condition, counts: NDArray[np.int64], noise: Tensor, how: PointSampling) -> Tensor:
         """Latent points [P, 4] of sets of these sizes [N] out of standard normal noise [evaluations, P, 4]."""
+        with torch.autocast(noise.device.type, torch.bfloat16, enabled=how.precision == "bfloat16"):
+            return self._drawn(condition, counts, noise, how).float()
+
+    def _drawn(self, condition: Condition, counts: NDArray[np.int64], noise: Tensor, how: PointSampling) -> Tensor:
         sizes = torch.from_numpy(counts).to(noise.device)
         if how.sampler != "few":
             solver = self.solver if how.sampler == "bespoke" else None
@@ -209,6 +274,18 @@ class Calorimeter:
 def given(values: Tensor, points: Tensor | None = None, counts: Tensor | None = None) -> Condition:
     """The condition of a section's network: numbers [N, C], and points [M, 4] of the section before, counts [N]."""
     return values if points is None or counts is None else PointCondition(values, points, counts)
+
+
+def within_layers(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Places [P] in (0, 1) of points within their layers [N, L], evenly spaced in their order.
+
+    >>> within_layers(np.array([[2, 0, 1]])).tolist()
+    [0.25, 0.75, 0.5]
+    """
+    flat = counts.ravel()
+    first = np.repeat(np.cumsum(flat) - flat, flat)
+    places: NDArray[np.float64] = (np.arange(len(first)) - first + 0.5) / np.repeat(flat, flat)
+    return places
 
 
 def noise_of(

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calogen.data.showers import Showers
+from calogen.detector.geometry import tilt
 from calogen.methods.conditional import Condition
 from calogen.systems.bespoke_stage import BespokeStage, FlowProblem
 from calogen.systems.calibration import RadialPoints, per_layer_after_projection
 from calogen.systems.calohadronic_sections import Calorimeter, given
 from calogen.systems.cloud_view import CloudView
+from calogen.systems.domain import TILT_SLACK
 from calogen.systems.layer_stages import LayerFlowStage
 from calogen.systems.points import FEATURES, Points
 from calogen.systems.profile_targets import LayerProfile
@@ -31,14 +33,29 @@ CALIBRATED = 0.05
 
 
 class OneKindFlowStage(LayerFlowStage):
-    """A flow of the layers for showers of one kind of particle, which no network is told."""
+    """A flow of the layers for showers of one kind of particle, which no network is told.
+
+    Args:
+        system, name, part, plan: see `LayerFlowStage`.
+        directions: whether networks are told the particle's direction.
+    """
+
+    def __init__(self, system: CaloHadronic, name: str, part: int, plan: Plan, *, directions: bool) -> None:
+        super().__init__(system, name, part, plan)
+        self.directions = directions
 
     def prepare(self, showers: Showers) -> None:
-        """See `LayerFlowStage`; refuses showers of several kinds."""
+        """See `LayerFlowStage`; refuses showers of several kinds, and inclined ones that look alike to it."""
         species = np.unique(showers.incident.pdg)
         if len(species) > 1:
             raise ValueError(
                 f"showers of particles {species.tolist()}: this system learns one kind, it cannot tell them"
+            )
+        steepest = float(np.abs(tilt(showers.incident.direction)).max(initial=0.0))
+        if not self.directions and steepest > TILT_SLACK:
+            raise ValueError(
+                f"inclined showers, p_x/p_z or p_y/p_z up to {steepest:.3g} (limit {TILT_SLACK}): the networks are not "
+                "told directions; train with directions=true, or on showers at normal incidence"
             )
         super().prepare(showers)
 
@@ -89,7 +106,7 @@ class _PointStage(LearnedStage):
         if self.before is None:
             return batch
         before, many = latent_points(view, self.before, rng)
-        return (*batch, self.before.as_given(before), many)
+        return (*batch, self.before.of_geant4(before), many)
 
     @staticmethod
     def condition(batch: Batch) -> Condition:
@@ -183,7 +200,7 @@ class SectionFlow:
         if self.index > 0:
             other = self.system.sections[self.index - 1]
             latent, many = latent_points(view, other)
-            before = other.as_given(latent), many.to(values.device)
+            before = other.of_geant4(latent), many.to(values.device)
         noise = rng.standard_normal((int(sizes.sum()), FEATURES), dtype=np.float32)
         velocity = section.teacher.velocity(given(values, *before), sizes)
         return FlowProblem(velocity, torch.from_numpy(noise).to(values.device), sizes)

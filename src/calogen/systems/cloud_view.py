@@ -36,6 +36,11 @@ class CloudView:
             self.made[id(showers)] = held = (showers, self._make(showers))
         return held[1]
 
+    def left_out(self, showers: Showers) -> float:
+        """Share of the deposited energy in points that are too faint to be modelled."""
+        deposited = float(showers.energy.sum(dtype=np.float64))
+        return 1 - float(self(showers).energy.sum(dtype=np.float64)) / deposited if deposited > 0 else 0.0
+
     def _make(self, showers: Showers) -> Showers:
         s = showers.upright()
         if self.merge_mm is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,20 @@ from calogen.systems.profile_targets import LayerProfile
 
 MAX_REDRAWS = 50
 """Draws of one shower's layer profile before giving up. A fitted flow needs about one in a hundred twice."""
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def require_precision(name: str) -> Precision:
+    """The precision of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in get_args(Precision):
+        raise ValueError(f"unknown precision {name!r}; use 'float32' or 'bfloat16'")
+    return cast(Precision, name)
+
 
 Streams = Sequence[np.random.Generator]
 

@@ -114,10 +114,10 @@ UNFITTED_POINTS = 30_000
 
 
 def whole(counts: NDArray[Any], u: NDArray[Any]) -> NDArray[np.int64]:
-    """Fractional counts [N, L] -> whole ones with the same mean, by u [N, L] uniform in [0, 1).
+    """Fractional counts [N, L] -> whole ones with the same mean where it is 1 or more, by u [N, L] in [0, 1).
 
-    A layer with points keeps at least one, so that its energy is not lost (the published code truncates: half a
-    point a layer is lost, and the energy of layers that end with none).
+    A layer with points keeps at least one, so that its energy is not lost: below 1 the mean rises to 1 (the
+    published code truncates: half a point a layer is lost, and the energy of layers that end with none).
     """
     positive = np.maximum(counts, 0.0)
     drawn = np.floor(positive + u).astype(np.int64)

@@ -104,6 +104,7 @@ class LayerFlowStage(_LayerStage):
         """Fit domain, scales, targets and limits."""
         if self.part > 0:
             return
+        self.model.to("cpu")  # where the showers are
         system, profile = self.system, self.profile(showers)
         system.domain.fit(showers.incident)
         system.particles.fit(showers.incident)

@@ -124,6 +124,10 @@ class System(ABC):
         """The fitted transforms in plain JSON, for readers of a state's header."""
         return {}
 
+    def left_out(self, showers: Showers) -> float:
+        """Share of the energy of training showers in points that the system does not model; 0 for most."""
+        return 0.0
+
     def plans(self) -> dict[str, Plan]:
         """The plan of each stage, to be overridden and given to `fit`."""
         return {stage.name: stage.plan for stage in self.stages()}
@@ -158,6 +162,7 @@ class System(ABC):
         train, held_out, number = self._cut(showers, validation, split_seed)
         resolved = self.plans() | dict(plans or {})
         start = datetime.now(UTC)
+        self.device = torch.device(device)  # stages move what they fit; a calibration samples there
         reports = fit(
             self.stages(),
             train,
@@ -185,6 +190,7 @@ class System(ABC):
                 "training": len(train),
                 "validation": number,
                 "split_seed": split_seed,
+                "energy_left_out": self.left_out(train),
                 "hash": fingerprint(showers),
                 "source": to_dict(source or {}),
             },

@@ -12,10 +12,11 @@ import torch
 from toy_hadrons import SMALL_ILD, toy_hadrons
 
 import calogen
-from calogen import ILD, Incident, Showers
+from calogen import ILD, Detector, Incident, Showers
 from calogen.cli import main
 from calogen.systems import PRESETS, SYSTEMS, bespoke_stage, kind_calibration_stage
 from calogen.systems.allshowers import AllShowers, AllShowersConfig
+from calogen.systems.allshowers_stages import PointsStage
 from calogen.systems.state import State
 from calogen.train import Plan
 
@@ -202,21 +203,21 @@ def test_a_network_of_properties_fits_another_detector(fitted: AllShowers) -> No
     assert other.point_flow.network.layers == fewer.n_layers
 
 
+def in_layers(showers: Showers, chosen: np.ndarray, detector: Detector) -> Showers:
+    """Showers as a detector sees them that has some of the layers alone."""
+    new = np.full(showers.detector.n_layers, -1)
+    new[chosen] = np.arange(len(chosen))
+    kept = new[showers.layer] >= 0
+    counts = np.bincount(showers.shower_index[kept], minlength=len(showers))
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    x, y, energy = showers.x[kept], showers.y[kept], showers.energy[kept]
+    return Showers(x, y, new[showers.layer[kept]], energy, offsets, showers.incident, detector)
+
+
 def test_fine_tuning_of_biases_moves_biases_alone(fitted: AllShowers, tmp_path: Path) -> None:
     """From a fitted state, on another detector: weights stay to the bit, biases move, new layers are learned."""
     fewer = replace(SMALL_ILD, name="fewer", layers=SMALL_ILD.layers[::2])
-    showers = mixed(96, seed=7)
-    kept = showers.layer % 2 == 0
-    counts = np.bincount(showers.shower_index[kept], minlength=len(showers))
-    other = Showers(
-        showers.x[kept],
-        showers.y[kept],
-        showers.layer[kept] // 2,
-        showers.energy[kept],
-        np.concatenate([[0], np.cumsum(counts)]),
-        showers.incident,
-        fewer,
-    )
+    other = in_layers(mixed(96, seed=7), np.arange(0, SMALL_ILD.n_layers, 2), fewer)
     system = AllShowers.create(SMALL, fewer, seed=9)
     taken, total = system.start_from(fitted, tune="bias", label="fitted")
     assert 0 < taken < total
@@ -226,6 +227,97 @@ def test_fine_tuning_of_biases_moves_biases_alone(fitted: AllShowers, tmp_path: 
     assert moved
     assert all(name.endswith("bias") for name in moved)
     assert system.provenance["from"]["state"] == "fitted"
+
+
+ECAL_ALONE = replace(SMALL_ILD, name="small-ecal", layers=SMALL_ILD.layers[:6])
+
+
+def ecal_showers(n: int, seed: int) -> Showers:
+    return in_layers(mixed(n, seed=seed), np.arange(6), ECAL_ALONE)
+
+
+def test_one_transformer_learns_two_detectors(tmp_path: Path) -> None:
+    """With another number of layers and of sections: each has its own layers and transforms, the transformer is one."""
+    first, second = (AllShowers.create(SMALL, detector, seed=4) for detector in (SMALL_ILD, ECAL_ALONE))
+    others = ecal_showers(80, 7)
+    first.learn_with(second, others)
+    before = [p.detach().clone() for p in second.point_flow.parameters()]
+    first.fit(mixed(96), small_plans(first, 3), run_dir=tmp_path / "run", progress=False)
+    assert first.provenance["with"].keys() == {"small-ecal"}
+    learned = [p.detach().clone() for p in first.point_flow.parameters()]
+    assert any(not torch.equal(p, q) for p, q in zip(before, learned, strict=True))
+    reports = second.fit(others, small_plans(second, 3), run_dir=tmp_path / "other", validation=0.0, progress=False)
+    assert {report.name: report.stopped for report in reports}["points"] == "held"
+    second.save(tmp_path / "second.safetensors")
+    again = calogen.load(tmp_path / "second.safetensors")
+    assert isinstance(again, AllShowers)
+    for one, two in zip(learned, again.point_flow.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(again.particles.mean, first.particles.mean)  # energies mean the same to both
+    assert not torch.equal(again.points.radial[0].knots, first.points.radial[0].knots)
+    showers = again.sample(mixed(5, seed=3).incident, seed=1)
+    assert showers.detector.n_layers == 6
+    assert np.isfinite(showers.energy).all()
+
+
+def test_showers_of_the_other_detector_are_learned(tmp_path: Path) -> None:
+    """Trained with a companion the loss on its showers falls, which without it it does not as far."""
+
+    def loss_there(joint: bool) -> float:
+        one, two = (AllShowers.create(SMALL, detector, seed=4) for detector in (SMALL_ILD, ECAL_ALONE))
+        others = ecal_showers(80, 7)
+        two_alone = AllShowers.create(SMALL, ECAL_ALONE, seed=4)
+        if joint:
+            one.learn_with(two, others)
+        plans = small_plans(one, 2) | {"points": replace(small_plans(one, 2)["points"], steps=40)}
+        one.fit(mixed(96), plans, run_dir=tmp_path / str(joint), progress=False)
+        two_alone.point_flow.load_state_dict(one.point_flow.state_dict())
+        stages = {stage.name: stage for stage in two_alone.stages()}
+        stages["whole"].prepare(others)
+        points = stages["points"]
+        assert isinstance(points, PointsStage)
+        points.prepare(others)
+        batch = points.batch(others, np.arange(80), np.random.default_rng(0))
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return float((points.loss(batch) * points.weights(batch)).sum() / points.weights(batch).sum())
+
+    assert loss_there(joint=True) < loss_there(joint=False)
+
+
+def test_detectors_that_cannot_be_joined(fitted: AllShowers) -> None:
+    others = ecal_showers(40, 7)
+    by_index, wider = replace(SMALL, layer_by="index"), replace(SMALL, width=2 * SMALL.width)
+    with pytest.raises(ValueError, match="already"):
+        AllShowers.create(SMALL, SMALL_ILD).learn_with(AllShowers.create(SMALL, SMALL_ILD), mixed(40))
+    with pytest.raises(ValueError, match="'small-ecal'"):
+        AllShowers.create(SMALL, ECAL_ALONE).learn_with(AllShowers.create(SMALL, SMALL_ILD), others)
+    with pytest.raises(ValueError, match="index"):
+        AllShowers.create(by_index, SMALL_ILD).learn_with(AllShowers.create(SMALL, ECAL_ALONE), others)
+    with pytest.raises(ValueError, match="cannot share"):
+        AllShowers.create(SMALL, SMALL_ILD).learn_with(AllShowers.create(wider, ECAL_ALONE), others)
+
+
+def test_joint_training_from_the_command_line(
+    fitted: AllShowers, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fitted.save(tmp_path / "start.safetensors")
+    calogen.write(tmp_path / "ecal.h5", ecal_showers(64, 8))
+    calogen.write(tmp_path / "both.h5", mixed(64, seed=8))
+    few = [f"--set=*.{key}" for key in ("steps=2", "batch_size=16", "warmup_steps=0", "validate_every=2")]
+    data = ["--data", str(tmp_path / "ecal.h5"), "--data", str(tmp_path / "both.h5")]
+    start = ["--from", str(tmp_path / "start.safetensors")]
+    run = tmp_path / "run"
+    command = ["train", "allshowers", *data, *start, "-o", str(run), *few, "--threads", "1"]
+    assert main(command) == 0
+    assert "the same transformer in detector small-ecal" in capsys.readouterr().out
+    one, two = calogen.load(run / "state.safetensors"), calogen.load(run / "small-ecal" / "state.safetensors")
+    assert (one.detector.name, two.detector.name) == ("small-ild", "small-ecal")
+    for p, q in zip(one.parts()["flow"].parameters(), two.parts()["flow"].parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert main(command) == 0  # finished: nothing is learned again
+    assert main(["train", "calohadronic", *data, "-o", str(tmp_path / "no")]) == 2
+    assert "calohadronic learns one" in capsys.readouterr().err
 
 
 def test_starting_from_another_system_is_refused(fitted: AllShowers) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -88,34 +88,74 @@ def train(
         raise ValueError(f"--devices {devices}: give a number of at least 1")
     start = _start(system, from_)
     resolved = resolve(system, preset, differences(config, set_), seed, max_minutes, start)
-    showers, held_out = read_data(data, validation)
+    (showers, held_out), *others = _main_first(read_data(data, validation), system, preset, start)
     from calogen.systems import SYSTEMS
 
+    _require_joinable(system, [own for own, _ in others])
     _require_fit_for(system, preset, showers, any_detector=start is not None)
     use_threads(threads)
-    fresh = SYSTEMS[system].create(resolved.pop(CONFIG), showers.detector, seed=seed)
+    configuration = resolved.pop(CONFIG)
+    fresh = SYSTEMS[system].create(configuration, showers.detector, seed=seed)
     if start is not None:
         taken, total = fresh.start_from(start, tune=tune, label=str(from_))
         moving = "all move" if tune == "all" else "their biases move, and what was not taken"
         say(f"from {from_}: {taken:,} of {total:,} weights; {moving}", quiet=quiet)
-    reports = fresh.fit(
-        showers,
-        resolved,
-        run_dir=output,
-        validation=held_out,
-        split_seed=seed,
-        device=device,
-        devices=devices,
-        overwrite=overwrite,
-        progress=not quiet,
-        source={"files": [path.name for path in data], "preset": preset or next(iter(presets_of(system)))},
-    )
-    fresh.save(output / STATE_FILE, overwrite=True)
-    _report(reports, quiet)
-    left_out = fresh.provenance["data"]["energy_left_out"]
+    joined = [SYSTEMS[system].create(configuration, own.detector, seed=seed) for own, _ in others]
+    cuts = [one.cut(own, share, seed)[:2] for one, (own, share) in zip(joined, others, strict=True)]
+    for companion, (learning, aside) in zip(joined, cuts, strict=True):
+        fresh.learn_with(companion, learning, aside)
+    source = {"files": [path.name for path in data], "preset": preset or next(iter(presets_of(system)))}
+    settings: dict[str, Any] = {
+        "split_seed": seed,
+        "device": device,
+        "devices": devices,
+        "overwrite": overwrite,
+        "progress": not quiet,
+        "source": source,
+    }
+    fresh.fit(showers, resolved, run_dir=output, validation=held_out, **settings)
+    _finish(fresh, output, quiet)
+    for companion, (learning, aside) in zip(joined, cuts, strict=True):
+        folder = output / companion.detector.name
+        say(f"the same transformer in detector {companion.detector.name}", quiet=quiet)
+        companion.fit(learning, resolved, run_dir=folder, validation=0.0 if aside is None else aside, **settings)
+        _finish(companion, folder, quiet)
+
+
+def _finish(fitted: System, folder: Path, quiet: bool) -> None:
+    """Store a fitted system and say how it went."""
+    from calogen.train import StageReport
+
+    fitted.save(folder / STATE_FILE, overwrite=True)
+    _report([StageReport(**stage) for stage in fitted.provenance["stages"]], quiet)
+    left_out = fitted.provenance["data"]["energy_left_out"]
     if left_out > 0:
         say(f"{left_out:.2%} of the energy is in points too faint to be modelled (least_threshold)", quiet=quiet)
-    say(f"state in {output / STATE_FILE}", quiet=quiet)
+    say(f"state in {folder / STATE_FILE}", quiet=quiet)
+
+
+def _main_first(
+    parts: list[tuple[Showers, float | Showers]], system: str, preset: str | None, start: System | None
+) -> list[tuple[Showers, float | Showers]]:
+    """Showers of several detectors, those of the preset's (or the start's) detector first."""
+    from calogen.detector.catalog import CATALOG
+
+    known = presets_of(system)
+    wanted = start.detector if start is not None else CATALOG[known[preset or next(iter(known))].detector]
+    return sorted(parts, key=lambda part: part[0].detector != wanted)
+
+
+def _require_joinable(system: str, others: list[Showers]) -> None:
+    """Refuse, before anything is written, detectors that this system cannot learn together, or too few showers."""
+    from calogen.systems import SYSTEMS
+
+    if others and not SYSTEMS[system].joins_detectors:
+        raise ValueError(
+            f"--data: showers of several detectors ({others[0].detector.name!r} besides the first); {system} learns "
+            "one, allshowers learns several together"
+        )
+    for own in others:
+        _require_enough(own)
 
 
 def _start(system: str, name: str | None) -> System | None:
@@ -197,8 +237,14 @@ def _require_fit_for(system: str, preset: str | None, showers: Showers, *, any_d
             f"--data: showers of detector {showers.detector.name!r}; preset {name!r} is for {expected.name!r}: "
             "convert or simulate showers of that detector"
         )
+    _require_enough(showers)
+
+
+def _require_enough(showers: Showers) -> None:
     if len(showers) < LEAST_SHOWERS:
-        raise ValueError(f"--data: {len(showers)} showers to learn from; give at least {LEAST_SHOWERS}")
+        raise ValueError(
+            f"--data: {len(showers)} showers of {showers.detector.name!r} to learn from; give at least {LEAST_SHOWERS}"
+        )
 
 
 LEAST_SHOWERS = 32
@@ -217,8 +263,18 @@ def _require_place(output: Path, overwrite: bool) -> None:
     require_free_folder(output, overwrite)
 
 
-def read_data(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
-    """Training showers, and those held out: the file's own where all files mark them, else a share."""
+def read_data(files: list[Path], validation: float) -> list[tuple[Showers, float | Showers]]:
+    """Training showers of each detector, and those held out: the files' own where all mark them, else a share."""
+    from calogen.data.formats import open_source
+
+    of_detector: dict[str, list[Path]] = {}
+    for file in files:
+        with open_source(file) as source:
+            of_detector.setdefault(source.detector.name, []).append(file)
+    return [_read_one(own, validation) for own in of_detector.values()]
+
+
+def _read_one(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
     from calogen.data.formats import open_source, read
 
     marked = True
@@ -242,7 +298,7 @@ def _joined(parts: list[Showers]) -> Showers:
     return Showers.concatenate(parts)
 
 
-def _report(reports: tuple[StageReport, ...], quiet: bool) -> None:
+def _report(reports: Sequence[StageReport], quiet: bool) -> None:
     def loss(value: float | None) -> str:
         return "" if value is None else f"{value:.4g}"
 

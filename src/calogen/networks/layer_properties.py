@@ -1,8 +1,8 @@
 """Layers known by what they are (depth, thickness, section, ...) instead of by an index: one network, any detector.
 
 `properties [L, K]` are standardised numbers, on the same scales for all detectors. They are no part of the state:
-parameters that were learned with one detector load into a network that is built with another's. A network for
-several detectors takes all their layers, one detector's after the other's; each set then has points in its own only.
+parameters that were learned with one detector load into a network that is built with another's, and networks of
+several detectors can be one and the same (`share_parameters`).
 """
 
 from __future__ import annotations
@@ -65,3 +65,19 @@ def _checked(properties: Tensor) -> Tensor:
     if properties.ndim != 2 or not bool(torch.isfinite(properties).all()):
         raise ValueError(f"properties of layers must be finite numbers [L, K], not {list(properties.shape)}")
     return properties.detach().to(torch.get_default_dtype()).clone()
+
+
+def share_parameters(network: nn.Module, other: nn.Module) -> None:
+    """Give `other` the very parameters of `network`: what one learns the other knows. Buffers stay its own.
+
+    Raises:
+        ValueError: modules or shapes differ.
+    """
+    own, theirs = dict(network.named_parameters()), dict(other.named_parameters())
+    shapes, wanted = ({name: tuple(p.shape) for name, p in part.items()} for part in (own, theirs))
+    if shapes != wanted:
+        differing = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
+        raise ValueError(f"networks that differ cannot share parameters: {differing[0]}")
+    for name, parameter in own.items():
+        path, _, leaf = name.rpartition(".")
+        setattr(other.get_submodule(path), leaf, parameter)

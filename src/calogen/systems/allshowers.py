@@ -26,13 +26,14 @@ from calogen.methods.bespoke import BespokeSolver
 from calogen.methods.flow_matching import FlowMatching, FromData
 from calogen.methods.solvers import STEPS
 from calogen.networks.banded_attention import Band
+from calogen.networks.layer_properties import share_parameters
 from calogen.networks.point_transformer import PointTransformer
-from calogen.systems.allshowers_stages import PointsStage
+from calogen.systems.allshowers_stages import Companion, PointsStage
 from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
 from calogen.systems.cloud_view import CloudView
 from calogen.systems.domain import Domain
 from calogen.systems.drawing import Streams, draw_profiles, normal, require_precision, starts, stream
-from calogen.systems.hadron_targets import LogCounts, SectionTargets
+from calogen.systems.hadron_targets import COG, LogCounts, SectionTargets
 from calogen.systems.halo import move_halo
 from calogen.systems.kind_calibration import KindCalibration
 from calogen.systems.kind_calibration_stage import KindCalibrateStage
@@ -44,6 +45,7 @@ from calogen.systems.profile_targets import LayerProfile
 from calogen.systems.section_points import PLANE_AND_ENERGY, LayerPointTransform, SectionPoints, StandardPoints
 from calogen.systems.system import Preset, System
 from calogen.train import Plan, Stage
+from calogen.train.fit import fingerprint
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,30 @@ def layer_properties(detector: Detector) -> Tensor:
     return torch.tensor(rows)
 
 
+SHARED_SECTIONS = 2
+"""Sections that the transformer has room for in what it is told of a shower as a whole, whatever the detector."""
+
+
+def shared_size(detector: Detector) -> int:
+    """Numbers of a shower as a whole as the transformer is told them: the same for detectors of one or two sections."""
+    return 2 * max(len(detector.sections), SHARED_SECTIONS) + COG
+
+
+def shared_whole(whole: Tensor, detector: Detector) -> Tensor:
+    """Numbers of `SectionTargets` [N, 2 n + COG] for n sections -> with zeros for sections that are not there."""
+    n, missing = len(detector.sections), max(0, SHARED_SECTIONS - len(detector.sections))
+    if not missing or not whole.shape[1]:
+        return whole
+    points, ratios, cog = whole.tensor_split([1 + n, 2 * n], dim=1)
+    none = whole.new_zeros(len(whole), missing)
+    return torch.cat([points, none, ratios, none, cog], dim=1)
+
+
 class AllShowers(System):
     """Showers of electrons, photons and hadrons at any angle in the trained range, as clouds of points."""
 
     name: ClassVar[str] = "allshowers"
+    joins_detectors: ClassVar[bool] = True
     Config: ClassVar[type] = AllShowersConfig
 
     def __init__(self, config: AllShowersConfig, detector: Detector) -> None:
@@ -107,7 +129,7 @@ class AllShowers(System):
         network = PointTransformer(
             layer_properties(detector) if config.layer_by == "properties" else detector.n_layers,
             PLANE_AND_ENERGY,
-            self.particles.numbers + self.layer_flow.targets.given,
+            self.particles.numbers + (shared_size(detector) if self.layer_flow.targets.given else 0),
             len(KINDS),
             width=config.width,
             heads=config.heads,
@@ -120,6 +142,8 @@ class AllShowers(System):
         self.point_flow = FlowMatching(wrapped, PLANE_AND_ENERGY, stratified=True)
         self.solver = BespokeSolver(config.evaluations)
         self.calibration = KindCalibration(detector.n_layers)
+        self.companions: list[Companion] = []
+        self.joined_to: dict[str, Any] = {}
         self.redraws = 0  # layer profiles drawn again in the last call of `sample`
 
     def parts(self) -> dict[str, nn.Module]:
@@ -146,6 +170,35 @@ class AllShowers(System):
         points = PointsStage(self, plans["points"])
         solver = BespokeStage("solver", self.solver, points.flow_of, plans["solver"])
         return [*flows, *students, points, solver, calibrate]
+
+    def learn_with(self, other: AllShowers, showers: Showers, validation: Showers | None = None) -> None:
+        """Let one transformer learn this detector, by the next `fit`, and that of another system: they share it.
+
+        After this system is fitted, `other.fit` with the same showers fits what is the other detector's own (the flows
+        of its layers, transforms, solver, factors) and holds the transformer.
+
+        Raises:
+            ValueError: a transformer that knows layers by their index, networks that differ, the same detector
+                twice, or showers of another detector than `other` is for.
+        """
+        if self.config.layer_by != "properties" or other.config.layer_by != "properties":
+            raise ValueError("layers known by their index belong to one detector: use layer_by='properties'")
+        taken = [self.detector.name, *(c.system.detector.name for c in self.companions)]
+        if other.detector.name in taken:
+            raise ValueError(f"detector {other.detector.name!r} is learned already")
+        other.cut(showers, validation if validation is not None else 0.0)
+        share_parameters(self.point_flow, other.point_flow)
+        self.companions.append(Companion(other, showers, validation))
+        other.joined_to = {"detector": self.detector.name}
+
+    def learned_with(self) -> dict[str, Any]:
+        """See `System`: the showers of other detectors; or the transformer that is held."""
+        if self.joined_to:
+            tensors = [(name, p.detach().cpu().numpy()) for name, p in self.point_flow.named_parameters()]
+            return {"joined": {**self.joined_to, "transformer": fingerprint(tensors)}}
+        if not self.companions:
+            return {}
+        return {"with": {c.system.detector.name: fingerprint(c.showers) for c in self.companions}}
 
     def left_out(self, showers: Showers) -> float:
         """See `System`: that of points below `least_threshold`. Energies of layers are calibrated to make up for it."""
@@ -267,7 +320,7 @@ class AllShowers(System):
         numbers = self.particles.energy_and_direction(incident)
         kind = self.particles.kind(incident)[:, None].to(numbers)
         per_layer = torch.from_numpy(counts).to(numbers)
-        return torch.cat([numbers, drawn.to(numbers), kind, per_layer], dim=1)
+        return torch.cat([numbers, shared_whole(drawn.to(numbers), self.detector), kind, per_layer], dim=1)
 
     def _calibrated_counts(self, profile: LayerProfile, incident: Incident, streams: Streams) -> NDArray[np.int64]:
         u = np.stack([own.random(self.detector.n_layers) for own in streams])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,20 @@ if TYPE_CHECKING:
     from calogen.systems.allshowers import AllShowers
 
 
+class Companion(NamedTuple):
+    """A system for another detector that has the same transformer, and the showers it is to learn there."""
+
+    system: AllShowers
+    showers: Showers
+    validation: Showers | None
+
+
 class PointsStage(LearnedStage):
-    """Fit the points' transform and flow, given the layers of Geant4."""
+    """Fit the points' transform and flow, given the layers of Geant4.
+
+    With companions every batch has as many of their showers, drawn at random, and the loss of the batch is the
+    sum of the mean losses of all detectors. A system that was a companion holds the transformer.
+    """
 
     name = "points"
 
@@ -31,9 +43,23 @@ class PointsStage(LearnedStage):
         self.model = nn.ModuleDict({"transform": system.points, "flow": system.point_flow})
         self.layers = LayerFlowStage(system, "layers", 0, plan)
         self.wholes: dict[int, tuple[Showers, Tensor]] = {}
+        self.companions = [(c, PointsStage(c.system, plan)) for c in system.companions]
+        self.train: Showers | None = None
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The transformer, unless it is another system's."""
+        return [] if self.system.joined_to else super().trainable()
 
     def prepare(self, showers: Showers) -> None:
-        """Fit the transform on all training points."""
+        """Fit the transform on all training points; for companions all that tells the transformer of a shower."""
+        self.train = showers
+        for companion, stage in self.companions:
+            other = companion.system
+            other.particles.take(self.system.particles)  # energies mean the same to one transformer
+            LayerFlowStage(other, "layers", 0, self.plan).prepare(companion.showers)
+            for part in (other.particles, other.layer_flow.targets, other.points, other.point_flow):
+                part.to(self.system.particles.mean.device)
+            stage.prepare(companion.showers)
         view = self.system.view(showers)
         self.system.points.fit(LayerPoints(view.x, view.y, view.energy), view.layer, mean_energy(view))
 
@@ -42,7 +68,16 @@ class PointsStage(LearnedStage):
         return self.system.view(showers).counts
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """Latent points and noise [P, 3], conditions [n, C], points [n]: those of Geant4, layer by layer."""
+        """Latent points and noise [P, 3], conditions [n, C], points [n], of each detector, one behind the other."""
+        batch = self._batch(showers, indices, rng)
+        for companion, stage in self.companions:
+            held_out = None if showers is self.train else companion.validation
+            others = companion.showers if held_out is None else held_out
+            batch = (*batch, *stage._batch(others, rng.integers(len(others), size=len(indices)), rng))
+        return batch
+
+    def _batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """Of one detector: points of Geant4, layer by layer."""
         view = self.system.view(showers)[indices]
         points = LayerPoints(view.x, view.y, view.energy)
         latent = self.system.points.encode(points, view.layer, mean_energy(view)).cpu()
@@ -77,7 +112,15 @@ class PointsStage(LearnedStage):
         return held[1]
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean squared error of the velocity [N]."""
+        """Mean squared error of the velocity [N]; to each is added the (weighted) mean of the other detectors."""
+        loss = self._loss(batch[:MEMBERS])
+        for k, (_, stage) in enumerate(self.companions, start=1):
+            own = batch[k * MEMBERS : (k + 1) * MEMBERS]
+            weights = stage.weights(own).to(loss)
+            loss = loss + (stage._loss(own) * weights).sum() / weights.sum().clamp(min=1.0)
+        return loss
+
+    def _loss(self, batch: Batch) -> Tensor:
         x, noise, condition, counts = batch
         return self.system.point_flow.loss(x, condition, counts, noise=noise)
 
@@ -85,6 +128,10 @@ class PointsStage(LearnedStage):
         """Showers weigh as the square root of their points: neither the few bright nor the many faint ones rule."""
         weights: Tensor = batch[3].float().sqrt()
         return weights
+
+
+MEMBERS = 4
+"""Tensors of the batch of one detector."""
 
 
 def mean_energy(view: Showers) -> NDArray[np.float64]:

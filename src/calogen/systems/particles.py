@@ -37,6 +37,12 @@ class Particles(nn.Module):
         self.logarithm, self.directions, self.kinds = logarithm, directions, kinds
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(1.0))
+        self.taken = False
+
+    def take(self, other: Particles) -> None:
+        """Have the scales of another system's particles, and keep them."""
+        self.load_state_dict(other.state_dict())
+        self.taken = True
 
     @property
     def numbers(self) -> int:
@@ -53,7 +59,9 @@ class Particles(nn.Module):
         return [self.numbers + KINDS.index(code) for code in codes] if self.kinds else []
 
     def fit(self, incident: Incident) -> None:
-        """Take mean and standard deviation of the (logarithm of the) energy."""
+        """Take mean and standard deviation of the (logarithm of the) energy, unless they are another system's."""
+        if self.taken:
+            return
         values = self._scaled(incident)
         self.mean.copy_(values.mean())
         self.std.copy_(values.std().clamp(min=LEAST_STD))
@@ -98,8 +106,10 @@ class PublishedParticles(Particles):
         self.register_buffer("linear_std", torch.tensor(1.0))
 
     def fit(self, incident: Incident) -> None:
-        """Scales of E and of ln E."""
+        """Scales of E and of ln E, unless they are another system's."""
         super().fit(incident)
+        if self.taken:
+            return
         energy = torch.from_numpy(np.asarray(incident.energy, dtype=np.float32))
         self.linear_mean.copy_(energy.mean())
         self.linear_std.copy_(energy.std().clamp(min=LEAST_STD))

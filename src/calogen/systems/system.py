@@ -51,6 +51,7 @@ class System(ABC):
     """
 
     name: ClassVar[str]
+    joins_detectors: ClassVar[bool] = False  # whether one model learns showers of several (`AllShowers.learn_with`)
     Config: ClassVar[type]  # frozen dataclass, JSON types, tuples, nested dataclasses
 
     def __init__(self, config: Any, detector: Detector) -> None:
@@ -128,6 +129,18 @@ class System(ABC):
         """Share of the energy of training showers in points that the system does not model; 0 for most."""
         return 0.0
 
+    def learn_with(self, other: Any, showers: Showers, validation: Showers | None = None) -> None:
+        """Learn another detector too, with part of the networks in common; see `AllShowers.learn_with`.
+
+        Raises:
+            ValueError: for systems that learn one detector.
+        """
+        raise ValueError(f"{self.name!r} learns showers of one detector, not of {other.detector.name!r} too")
+
+    def learned_with(self) -> dict[str, Any]:
+        """What else than the showers given to `fit` is learned from: part of a run's identity and provenance."""
+        return {}
+
     def plans(self) -> dict[str, Plan]:
         """The plan of each stage, to be overridden and given to `fit`."""
         return {stage.name: stage.plan for stage in self.stages()}
@@ -159,7 +172,7 @@ class System(ABC):
         `validation` is a fraction of `showers`, cut off with `split_seed`, or showers of their own. `source` (file
         names, checksums) is kept as provenance. Raises ValueError for showers of another detector.
         """
-        train, held_out, number = self._cut(showers, validation, split_seed)
+        train, held_out, number = self.cut(showers, validation, split_seed)
         resolved = self.plans() | dict(plans or {})
         start = datetime.now(UTC)
         self.device = torch.device(device)  # stages move what they fit; a calibration samples there
@@ -179,6 +192,7 @@ class System(ABC):
                 "config": self.config,
                 "detector": fingerprint(self.detector),
                 **({"from": self.started_from} if self.started_from else {}),
+                **self.learned_with(),
             },
         )
         self.to("cpu")
@@ -195,6 +209,7 @@ class System(ABC):
                 "source": to_dict(source or {}),
             },
             "from": self.started_from,
+            **self.learned_with(),
             "devices": devices,
             "device": str(device),
             "versions": versions(),
@@ -204,7 +219,12 @@ class System(ABC):
         }
         return reports
 
-    def _cut(self, showers: Showers, validation: float | Showers, seed: int) -> tuple[Showers, Showers | None, int]:
+    def cut(self, showers: Showers, validation: float | Showers, seed: int = 0) -> tuple[Showers, Showers | None, int]:
+        """Showers to learn from, those held out (a fraction, or given) and how many these are.
+
+        Raises:
+            ValueError: showers of another detector than the system is for.
+        """
         for part in (showers, validation):
             if isinstance(part, Showers) and part.detector != self.detector:
                 raise ValueError(

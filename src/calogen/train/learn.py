@@ -290,12 +290,17 @@ def learn(
     group: Group,
     progress: bool,
 ) -> StageReport:
-    """Fit one stage to its end, from its checkpoint in `run` if there is one, and store its weights."""
+    """Fit one stage to its end, from its checkpoint in `run` if there is one, and store its weights.
+
+    A stage that holds all its parameters is only prepared: its transforms are fitted, its network is as it was.
+    """
     with torch_untouched():
         seed_torch(plan.seed, stage.name, "prepare")
         stage.model.to(device)
         stage.prepare(train)
         stage.model.to(device)
+        if not stage.trainable():
+            return _held(stage, run, group)
         learner = Learner(stage, train, validation, plan, device, group)
         stored = run.stored(stage.name)
         if stored:
@@ -307,4 +312,26 @@ def learn(
         if group.leads:
             run.finish(report, best=learner.best, last=learner.last_weights())
         group.wait()
+    return report
+
+
+def _held(stage: LearnedStage, run: Run, group: Group) -> StageReport:
+    """The record of a stage of which nothing may move."""
+    report = StageReport(
+        name=stage.name,
+        stopped="held",
+        steps=0,
+        kept="last",
+        train_loss=None,
+        validation_loss=None,
+        best_loss=None,
+        best_step=None,
+        seconds=0.0,
+        peak_memory_mb=peak_memory_mb(),
+        parameters=0,
+        shards=1,
+    )
+    if group.leads:
+        run.finish(report, best={}, last=stage.model.state_dict())
+    group.wait()
     return report

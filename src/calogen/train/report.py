@@ -18,7 +18,7 @@ from calogen.train.checkpoint import write_bytes
 
 REDRAW_SECONDS = 0.2
 
-Stopped = Literal["finished", "early", "budget", "solved"]
+Stopped = Literal["finished", "early", "budget", "solved", "held"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class StageReport:
     """How the fit of one stage went. Losses are means per shower; validation losses are of the averaged weights."""
 
     name: str
-    stopped: Stopped  # all steps done; no improvement; out of minutes; fitted without steps
+    stopped: Stopped  # all steps done; no improvement; out of minutes; fitted without steps; nothing may move
     steps: int
     kept: Literal["best", "last"]
     train_loss: float | None

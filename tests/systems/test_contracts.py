@@ -234,14 +234,16 @@ def test_tuning_biases_moves_biases_alone(fitted: tuple[System, Small], tmp_path
 
 
 def test_empty_showers_do_not_end_a_training(fitted: tuple[System, Small], tmp_path: Path) -> None:
-    """Batches without a single point move nothing."""
+    """Batches without a single point move nothing; nor do points without energy."""
     _, small = fitted
     showers = small.showers
     first = 40
     none = np.concatenate([showers.offsets[: first + 1], np.full(len(showers) - first, showers.offsets[first])])
     end = showers.offsets[first]
+    dark = np.where(np.arange(end) % 7 == 3, 0.0, showers.energy[:end])
     half_empty = Showers(
-        *(column[:end] for column in (showers.x, showers.y, showers.layer, showers.energy)),
+        *(column[:end] for column in (showers.x, showers.y, showers.layer)),
+        dark,
         none,
         showers.incident,
         small.detector,

@@ -73,3 +73,10 @@ def brighter(showers: Showers, least_gev: NDArray[Any]) -> Showers:
         showers.detector,
         None if showers.time is None else showers.time[kept],
     )
+
+
+def with_energy(showers: Showers) -> Showers:
+    """The points that have energy: the others are nothing, and have no logarithm."""
+    if (showers.energy > 0).all():
+        return showers
+    return brighter(showers, np.full(showers.detector.n_layers, np.finfo(np.float32).tiny))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calogen.data.merging import merge
+from calogen.data.merging import merge, with_energy
 from calogen.data.showers import Showers
 from calogen.systems.calibration import RadialPoints, per_layer_after_projection
 from calogen.systems.points import Points, across
@@ -42,7 +42,7 @@ class View:
         return held[1]
 
     def _make(self, showers: Showers) -> Showers:
-        s = showers.upright()
+        s = with_energy(showers.upright())
         if self.merge_mm > 0:
             s = merge(s, self.merge_mm, seed=0)
         if not self.across_axis:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calogen.data.merging import brighter, merge
+from calogen.data.merging import brighter, merge, with_energy
 from calogen.data.showers import Showers
 from calogen.detector.geometry import CartesianCells, Detector
 from calogen.systems.points import across
@@ -19,7 +19,7 @@ class CloudView:
     Args:
         detector: whose cells and thresholds are the units of the next two.
         merge_cells: points of a layer are merged on a grid of this many cells; 0: they are as in the file.
-        least_threshold: points below this share of their layer's threshold are left out; 0: none are.
+        least_threshold: points below this share of their layer's threshold are left out; 0: only those without energy.
         across_axis: lengths in the plane of incidence are those across the particle's axis.
     """
 
@@ -42,7 +42,7 @@ class CloudView:
         return 1 - float(self(showers).energy.sum(dtype=np.float64)) / deposited if deposited > 0 else 0.0
 
     def _make(self, showers: Showers) -> Showers:
-        s = showers.upright()
+        s = with_energy(showers.upright())
         if self.merge_mm is not None:
             s = merge(s, self.merge_mm, seed=0)
         if (self.least_gev > 0).any():

@@ -16,7 +16,9 @@ from calogen.systems.kind_calibration import KindCalibration, Quantity, Seen
 from calogen.train import Plan, SolvedStage
 
 SHOWERS = 1050
+"""150 of each of seven kinds: shares seen / drawn are then known to a per cent."""
 ROUNDS = 3
+"""The third moves what the first two left by less than a per cent, in trained systems."""
 STILL = 0.05
 """A factor that moves by more than this in the last round is reported."""
 

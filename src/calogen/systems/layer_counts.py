@@ -108,7 +108,9 @@ class Limits(nn.Module):
 
 
 SLACK = 1.5
+"""Over the largest of some thousand training showers: a rarer one may be larger, one half as large again is none."""
 SLACK_POINTS = 3
+"""More, in layers that training showers hardly reach."""
 UNFITTED_POINTS = 30_000
 """Points a shower may have before limits are fitted: `max_points` of CaloClouds3's configuration."""
 

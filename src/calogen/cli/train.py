@@ -40,7 +40,12 @@ def train(
     system: Annotated[str, Parameter(metavar="SYSTEM", help="Which system; 'calogen presets' lists them.")],
     *,
     data: Annotated[
-        list[Path], Parameter(metavar="FILE", negative="", help="Showers to learn from (GeV, mm); may be repeated.")
+        list[Path],
+        Parameter(
+            metavar="FILE",
+            negative="",
+            help="Showers to learn from (GeV, mm); may be repeated, for allshowers with several detectors.",
+        ),
     ],
     output: Annotated[
         Path,

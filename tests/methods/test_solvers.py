@@ -7,7 +7,7 @@ import torch
 
 from calogen.methods.solvers import STEPS, heun_edm, integrate, sigma_karras
 
-ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "three_eighths": 4}
 
 
 @pytest.mark.parametrize("name", STEPS)

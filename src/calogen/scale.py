@@ -16,7 +16,9 @@ import numpy as np
 from calogen.data.formats import read
 from calogen.data.formats.native import Writer
 from calogen.data.incident import Incident
+from calogen.data.projection import voxelize
 from calogen.data.showers import Showers
+from calogen.data.voxels import Voxels
 from calogen.detector.geometry import Detector
 from calogen.provenance import provenance
 
@@ -91,7 +93,7 @@ def generate(
                 start = time.perf_counter()
                 showers = system.sample(part, seed=seed, batch_size=batch_size, first=first, **options)
                 seconds, made = seconds + time.perf_counter() - start, made + len(part)
-                _keep(showers, file)
+                _keep(voxelize(showers)[0] if getattr(system, "events", "points") == "voxels" else showers, file)
             if progress is not None:
                 progress(first + len(part), len(incident))
     finally:
@@ -106,9 +108,9 @@ def generate(
     return Generated(len(incident), each)
 
 
-def _keep(showers: Showers, file: Path) -> None:
-    with Writer(file, showers.detector) as writer:
-        writer.append(showers)
+def _keep(events: Showers | Voxels, file: Path) -> None:
+    with Writer(file, events.detector) as writer:
+        writer.append(events)
 
 
 def _shard_file(folder: Path, first: int) -> Path:

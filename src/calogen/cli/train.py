@@ -280,16 +280,24 @@ def read_data(files: list[Path], validation: float) -> list[tuple[Showers, float
 
 
 def _read_one(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
-    from calogen.data.formats import open_source, read
+    from calogen.data.formats import open_source
 
     marked = True
     for file in files:
         with open_source(file) as source:
             marked = marked and source.split is not None
     if not marked:
-        return _joined([points(read(file)) for file in files]), validation
-    parts = {split: _joined([points(read(file, split=split)) for file in files]) for split in ("train", "validation")}
+        return _joined([_streamed(file, None) for file in files]), validation
+    parts = {split: _joined([_streamed(file, split) for file in files]) for split in ("train", "validation")}
     return parts["train"], parts["validation"]
+
+
+def _streamed(file: Path, split: str | None) -> Showers:
+    """The showers of a file, in batches: voxels without energy, nine of ten, are in memory for a moment only."""
+    from calogen.data.formats import batches
+    from calogen.data.showers import Showers
+
+    return Showers.concatenate([points(batch) for batch in batches(file, split=split)])
 
 
 def _joined(parts: list[Showers]) -> Showers:

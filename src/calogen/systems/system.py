@@ -51,6 +51,9 @@ class System(ABC):
     """
 
     name: ClassVar[str]
+    events: ClassVar[Literal["points", "voxels"]] = (
+        "points"  # voxels: every point of `sample` is a cell, files hold cells
+    )
     joins_detectors: ClassVar[bool] = False  # whether one model learns showers of several (`AllShowers.learn_with`)
     Config: ClassVar[type]  # frozen dataclass, JSON types, tuples, nested dataclasses
 

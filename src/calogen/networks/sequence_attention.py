@@ -25,17 +25,15 @@ class Cache:
 
     def __init__(self, length: int) -> None:
         self.length, self.filled = length, 0
-        self.keys, self.values = torch.empty(0), torch.empty(0)
+        self.pairs = torch.empty(0)
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of one more token, [N, heads, 1, d_head] each -> those of all so far, [N, heads, filled, d_head]."""
+    def append(self, pairs: Tensor) -> Tensor:
+        """Those of one more token [2, N, heads, 1, d_head] -> those of all so far [2, N, heads, filled, d_head]."""
         if not self.filled:
-            n, heads, _, size = keys.shape
-            self.keys, self.values = (keys.new_empty(n, heads, self.length, size) for _ in range(2))
-        self.keys[:, :, self.filled] = keys[:, :, 0]
-        self.values[:, :, self.filled] = values[:, :, 0]
+            self.pairs = pairs.new_empty(*pairs.shape[:3], self.length, pairs.shape[4])
+        self.pairs.narrow(3, self.filled, 1).copy_(pairs)
         self.filled += 1
-        return self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
+        return self.pairs.narrow(3, 0, self.filled)
 
 
 class SequenceAttention(nn.Module):
@@ -62,10 +60,11 @@ class SequenceAttention(nn.Module):
 
         With a cache h is one token [N, 1, d], which joins the cache and sees what is there.
         """
-        q, k, v = self._cut(self.query_key_value(h), 3)
-        if cache is not None:
-            k, v = cache.append(k, v)
-        return self._joined(F.scaled_dot_product_attention(q, k, v, is_causal=causal and cache is None))
+        parts = self._cut(self.query_key_value(h), 3)
+        pairs = parts[1:] if cache is None else cache.append(parts[1:])
+        return self._joined(
+            F.scaled_dot_product_attention(parts[0], pairs[0], pairs[1], is_causal=causal and cache is None)
+        )
 
     def to_memory(self, memory: Tensor) -> Look:
         """Attention to the tokens of a memory [N, M, d].
@@ -77,18 +76,18 @@ class SequenceAttention(nn.Module):
         if memory.shape[1] == 1:
             answer: Tensor = self.output(F.linear(memory, weight[2 * d :], bias[2 * d :]))
             return lambda h: answer
-        k, v = self._cut(F.linear(memory, weight[d:], bias[d:]), 2)
+        pairs = self._cut(F.linear(memory, weight[d:], bias[d:]), 2)
 
         def look(h: Tensor) -> Tensor:
-            (q,) = self._cut(F.linear(h, weight[:d], bias[:d]), 1)
-            return self._joined(F.scaled_dot_product_attention(q, k, v))
+            query = self._cut(F.linear(h, weight[:d], bias[:d]), 1)[0]
+            return self._joined(F.scaled_dot_product_attention(query, pairs[0], pairs[1]))
 
         return look
 
-    def _cut(self, h: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """[N, L, parts d] -> `parts` of [N, heads, L, d_head]."""
+    def _cut(self, h: Tensor, parts: int) -> Tensor:
+        """[N, L, parts d] -> [parts, N, heads, L, d_head]."""
         n, length, wide = h.shape
-        return h.view(n, length, parts, self.heads, wide // parts // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        return h.view(n, length, parts, self.heads, wide // parts // self.heads).permute(2, 0, 3, 1, 4)
 
     def _joined(self, seen: Tensor) -> Tensor:
         """[N, heads, L, d_head] -> [N, L, d]."""

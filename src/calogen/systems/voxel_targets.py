@@ -1,0 +1,195 @@
+"""Voxel showers as the numbers CaloDREAM's networks learn, and back: ratios and shares by logits, standardised.
+
+arXiv:2405.09629 (logit: eq. 3); constants from the published code where the paper leaves them out. With
+x_inc = ln(E_inc / E_min) / ln(E_max / E_min), the ratios u [N, L] and the shares [N, V] of `VoxelLayers`:
+
+    network        learns                                              given
+    energies       standardised logit(u_0 / f, u_1, ...)               x_inc
+    shapes         standardised logit(share + noise)                   x_inc, u_0 standardised, u_1, ... as learnt
+    autoencoder    shares as they are                                  x_inc, u as it is
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from calogen.systems.logits import LOGITS, ROUND_OFF, Moments
+from calogen.systems.voxel_shares import Cut, Shares, VoxelLayers
+from calogen.transforms import Standardize, finite
+
+
+@dataclass(frozen=True)
+class TargetConstants:
+    """What is chosen, not fitted.
+
+    Raises:
+        ValueError: an unknown logit, or numbers out of range.
+    """
+
+    logit: str = "regularised"  # one of LOGITS
+    alpha: float = 1e-6  # of the logits
+    noise: float = 5e-6  # shares get U(0, noise) for training; generated ones below it are 0
+    factor: float = 1 / 0.35  # f: u_0 / f must not exceed 1 (the paper prints 2.85)
+    incident_gev: tuple[float, float] = (1.0, 1000.0)  # E_min, E_max, which become 0 and 1
+
+    def __post_init__(self) -> None:
+        if self.logit not in LOGITS:
+            raise ValueError(f"there is no logit {self.logit!r}; choose one of {', '.join(LOGITS)}")
+        low, high = self.incident_gev
+        if not (0 < low < high and self.factor > 0 and 0 <= self.noise < 1):
+            raise ValueError(f"need 0 < E_min < E_max, factor > 0 and 0 <= noise < 1, got {self}")
+
+
+CONSTANTS: Mapping[str, TargetConstants] = MappingProxyType(
+    {"published": TargetConstants(), "published-clamped": TargetConstants(logit="clamped")}
+)
+"""`published` has the paper's logit (eq. 3); `published-clamped` is what the published code does by default."""
+
+
+class Targets(NamedTuple):
+    """Of N showers what the networks learn, and what they are given; single precision."""
+
+    energy: Tensor
+    """x_energy [N, L]"""
+    shape: Tensor
+    """x_shape [N, V]"""
+    incident: Tensor
+    """condition of the energy network [N, 1]"""
+    condition: Tensor
+    """condition of the shape network [N, 1 + L]"""
+
+
+class VoxelTargets(nn.Module):
+    """Showers to targets and conditions, and back. Everything fitted is a buffer; results are where the buffers are.
+
+    Args:
+        cells_per_layer: voxels of each layer.
+        constants: what is not fitted.
+    """
+
+    def __init__(self, cells_per_layer: Sequence[int], constants: TargetConstants = CONSTANTS["published"]) -> None:
+        super().__init__()
+        self.layers, self.constants = VoxelLayers(cells_per_layer), constants
+        self.logit = LOGITS[constants.logit](constants.alpha)
+        self.energy = Standardize(self.layers.n_layers)
+        self.shape = Standardize(self.layers.n_voxels)
+        self.total = Standardize(1)
+
+    def fit(self, showers: Iterable[tuple[NDArray[Any], NDArray[Any]]], rng: np.random.Generator) -> None:
+        """Means and standard deviations, from batches of (energy [N, V] GeV, incident energy [N] GeV).
+
+        Args:
+            showers: read once, a batch at a time.
+            rng: draws the noise on the shares.
+
+        Raises:
+            ValueError: fewer than two showers, values out of range.
+        """
+        energy, shape, total = (Moments(len(part.shift)) for part in (self.energy, self.shape, self.total))
+        for batch in showers:
+            shares = self.shares(*batch)
+            energy.add(self._energy_logit(shares.u))
+            shape.add(self._shape_logit(shares.within, rng))
+            total.add(shares.u[:, :1])
+        for moments, part in ((energy, self.energy), (shape, self.shape), (total, self.total)):
+            moments.store(part)
+
+    def encode(self, energy: NDArray[Any], incident: NDArray[Any], rng: np.random.Generator) -> Targets:
+        """Voxel energies [N, V] and incident energies [N], both GeV; `rng` draws the noise on the shares.
+
+        Raises:
+            ValueError: negative or NaN energies, showers of more than `factor` times their incident energy.
+        """
+        shares = self.shares(energy, incident)
+        x = self.energy(self._energy_logit(shares.u).float())
+        shape = self.shape(self._shape_logit(shares.within, rng).float())
+        x_inc = self.scaled_incident(incident)
+        return Targets(x, shape, x_inc, self._condition(x_inc, shares.u, x))
+
+    def decode(
+        self,
+        x_energy: Tensor,
+        x_shape: Tensor,
+        incident: NDArray[Any],
+        threshold_gev: float | Sequence[float] | Tensor = 0.0,
+    ) -> tuple[Tensor, Cut]:
+        """Targets [N, L], [N, V] and incident energies [N] GeV -> voxel energies [N, V] GeV, and what was cut.
+
+        See `VoxelLayers.from_shares`; shares below the noise are 0.
+        """
+        within = self.logit.inverse(self.shape.inverse(x_shape))
+        return self.decode_shares(x_energy, within, incident, threshold_gev, least_share=self.constants.noise)
+
+    def decode_shares(
+        self,
+        x_energy: Tensor,
+        within: Tensor,
+        incident: NDArray[Any],
+        threshold_gev: float | Sequence[float] | Tensor = 0.0,
+        *,
+        least_share: float = 0.0,
+    ) -> tuple[Tensor, Cut]:
+        """`decode` for shares [N, V] as they are, for instance those of an autoencoder."""
+        given = self._incident(incident)
+        return self.layers.from_shares(Shares(self.u(x_energy), within), given, threshold_gev, least_share=least_share)
+
+    def shares(self, energy: NDArray[Any], incident: NDArray[Any]) -> Shares:
+        """Ratios [N, L] and shares [N, V] of showers, without noise."""
+        device = self.energy.shift.device
+        return self.layers.to_shares(torch.as_tensor(energy).to(device), self._incident(incident))
+
+    def u(self, x_energy: Tensor) -> Tensor:
+        """x_energy [N, L] -> the ratios u [N, L], double precision: u_0 in [0, f], the others in [0, 1].
+
+        The inverse of eq. 3 reaches beyond by alpha: there, and within round-off of it, u is 0 or 1. So a shower that
+        ended early ends there again.
+        """
+        shift, scale = self.energy.shift.double(), self.energy.scale.double()
+        u: Tensor = self.logit.inverse(finite(x_energy, "energy targets").double() * scale + shift)
+        end = ROUND_OFF * self.constants.alpha
+        u = torch.where(u <= end, 0.0, torch.where(u >= 1 - end, 1.0, u))
+        return torch.cat([u[:, :1] * self.constants.factor, u[:, 1:]], dim=1)
+
+    def scaled_incident(self, incident: NDArray[Any]) -> Tensor:
+        """Incident energies [N] GeV -> x_inc [N, 1], the condition of the energy network."""
+        low, high = self.constants.incident_gev
+        return ((self._incident(incident) / low).log() / math.log(high / low)).float()[:, None]
+
+    def condition(self, x_energy: Tensor, incident: NDArray[Any]) -> Tensor:
+        """Condition of the shape network [N, 1 + L] from drawn x_energy [N, L]."""
+        return self._condition(self.scaled_incident(incident), self.u(x_energy), x_energy)
+
+    def condition_of_shares(self, u: Tensor, incident: NDArray[Any]) -> Tensor:
+        """Condition of the autoencoder and of the network of its latent numbers [N, 1 + L]: x_inc and u as it is."""
+        return torch.cat([self.scaled_incident(incident), u.float()], dim=1)
+
+    def _condition(self, x_inc: Tensor, u: Tensor, x_energy: Tensor) -> Tensor:
+        return torch.cat([x_inc, self.total(u[:, :1].float()), x_energy[:, 1:]], dim=1)
+
+    def _energy_logit(self, u: Tensor) -> Tensor:
+        most, factor = float(u[:, 0].max()) if len(u) else 0.0, self.constants.factor
+        if most > factor:
+            raise ValueError(f"a shower has {most:.3f} of its incident energy; choose a factor above {factor:.3f}")
+        out: Tensor = self.logit(torch.cat([u[:, :1] / factor, u[:, 1:]], dim=1))
+        return out
+
+    def _shape_logit(self, within: Tensor, rng: np.random.Generator) -> Tensor:
+        """Noise is added as published, but no share exceeds 1: a layer of one voxel has no logit else."""
+        noise = rng.random(within.shape, dtype=np.float32) * np.float32(self.constants.noise)
+        out: Tensor = self.logit((within + torch.from_numpy(noise).to(within)).clamp(max=1.0))
+        return out
+
+    def _incident(self, incident: NDArray[Any]) -> Tensor:
+        given = torch.from_numpy(np.asarray(incident, dtype=np.float64)).flatten()
+        if len(given) and not bool((given > 0).all()):
+            raise ValueError(f"incident energies must be positive, the least is {float(given.min()):g} GeV")
+        return given.to(self.energy.shift.device)

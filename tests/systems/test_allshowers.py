@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -315,9 +316,23 @@ def test_joint_training_from_the_command_line(
     assert (one.detector.name, two.detector.name) == ("small-ild", "small-ecal")
     for p, q in zip(one.parts()["flow"].parameters(), two.parts()["flow"].parameters(), strict=True):
         assert torch.equal(p, q)
-    assert main(command) == 0  # finished: nothing is learned again
+    finished = (run / "small-ecal" / "state.safetensors").read_bytes()
+    shutil.rmtree(run / "small-ecal")  # what a kill between the two leaves
+    assert main(command) == 0
+    two, again = State.read(run / "small-ecal" / "state.safetensors"), tmp_path / "finished.safetensors"
+    again.write_bytes(finished)
+    for name, tensor in State.read(again).tensors.items():
+        assert torch.equal(torch.as_tensor(tensor), torch.as_tensor(two.tensors[name])), name
     assert main(["train", "calohadronic", *data, "-o", str(tmp_path / "no")]) == 2
     assert "calohadronic learns one" in capsys.readouterr().err
+    calogen.write(tmp_path / "evil.h5", replace(ecal_showers(64, 8), detector=replace(ECAL_ALONE, name="../evil")))
+    refused = ["train", "allshowers", *data, *start, "-o", str(tmp_path / "no")]
+    assert main([*refused, "--data", str(tmp_path / "evil.h5")]) == 2
+    assert "can be no folder" in capsys.readouterr().err
+    other = replace(ECAL_ALONE, layers=tuple(replace(layer, z_mm=layer.z_mm + 1) for layer in ECAL_ALONE.layers))
+    calogen.write(tmp_path / "twin.h5", replace(ecal_showers(64, 8), detector=other))
+    assert main([*refused, "--data", str(tmp_path / "twin.h5")]) == 2
+    assert "both named 'small-ecal'" in capsys.readouterr().err
 
 
 def test_starting_from_another_system_is_refused(fitted: AllShowers) -> None:

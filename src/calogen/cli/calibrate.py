@@ -49,12 +49,7 @@ def calibrate(
     Example: calogen calibrate run/ --data truth.h5 -o calibrated.safetensors
     """
     require_free(output, overwrite)
-    (showers, _), *others = read_data(data, 0.0)
-    if others:
-        raise ValueError(
-            f"--data: showers of {showers.detector.name!r} and of {others[0][0].detector.name!r}; "
-            "a state is for one detector"
-        )
+    showers = read_data(data)
     import calogen.systems
     from calogen.provenance import provenance
     from calogen.train import SolvedStage

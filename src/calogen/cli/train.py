@@ -29,6 +29,7 @@ from calogen.cli.screen import say, table
 
 if TYPE_CHECKING:
     from calogen.data.showers import Showers
+    from calogen.detector.geometry import Detector
     from calogen.systems import System
     from calogen.train import Plan, StageReport
 
@@ -93,19 +94,23 @@ def train(
         raise ValueError(f"--devices {devices}: give a number of at least 1")
     start = _start(system, from_)
     resolved = resolve(system, preset, differences(config, set_), seed, max_minutes, start)
-    (showers, held_out), *others = _main_first(read_data(data, validation), system, preset, start)
+    groups = _main_first(by_detector(data), system, preset, start)
     from calogen.systems import SYSTEMS
 
-    _require_joinable(system, [own for own, _ in others])
-    _require_fit_for(system, preset, showers, any_detector=start is not None)
-    use_threads(threads)
+    _require_joinable(system, [detector for detector, _ in groups[1:]])
+    _require_fit_for(system, preset, groups[0][0], any_detector=start is not None)
+    if max_minutes is not None:
+        resolved = resolve(system, preset, differences(config, set_), seed, max_minutes / len(groups), start)
     configuration = resolved.pop(CONFIG)
-    fresh = SYSTEMS[system].create(configuration, showers.detector, seed=seed)
+    fresh, *joined = [SYSTEMS[system].create(configuration, detector, seed=seed) for detector, _ in groups]
+    (showers, held_out), *others = [_read_one(files, validation) for _, files in groups]
+    for own in (showers, *(own for own, _ in others)):
+        _require_enough(own)
+    use_threads(threads)
     if start is not None:
         taken, total = fresh.start_from(start, tune=tune, label=str(from_))
         moving = "all move" if tune == "all" else "their biases move, and what was not taken"
         say(f"from {from_}: {taken:,} of {total:,} weights; {moving}", quiet=quiet)
-    joined = [SYSTEMS[system].create(configuration, own.detector, seed=seed) for own, _ in others]
     cuts = [one.cut(own, share, seed)[:2] for one, (own, share) in zip(joined, others, strict=True)]
     for companion, (learning, aside) in zip(joined, cuts, strict=True):
         fresh.learn_with(companion, learning, aside)
@@ -140,27 +145,32 @@ def _finish(fitted: System, folder: Path, quiet: bool) -> None:
 
 
 def _main_first(
-    parts: list[tuple[Showers, float | Showers]], system: str, preset: str | None, start: System | None
-) -> list[tuple[Showers, float | Showers]]:
-    """Showers of several detectors, those of the preset's (or the start's) detector first."""
+    groups: dict[Detector, list[Path]], system: str, preset: str | None, start: System | None
+) -> list[tuple[Detector, list[Path]]]:
+    """Detectors and their files, the preset's (or the start's) detector first."""
     from calogen.detector.catalog import CATALOG
 
     known = presets_of(system)
     wanted = start.detector if start is not None else CATALOG[known[preset or next(iter(known))].detector]
-    return sorted(parts, key=lambda part: part[0].detector != wanted)
+    return sorted(groups.items(), key=lambda group: group[0] != wanted)
 
 
-def _require_joinable(system: str, others: list[Showers]) -> None:
-    """Refuse, before anything is written, detectors that this system cannot learn together, or too few showers."""
+def _require_joinable(system: str, others: list[Detector]) -> None:
+    """Refuse, before anything is read, detectors that this system cannot learn together, or that name no folder."""
     from calogen.systems import SYSTEMS
+    from calogen.systems.system import BARE_NAME
 
     if others and not SYSTEMS[system].joins_detectors:
         raise ValueError(
-            f"--data: showers of several detectors ({others[0].detector.name!r} besides the first); {system} learns "
-            "one, allshowers learns several together"
+            f"--data: showers of several detectors ({others[0].name!r} besides the first); {system} learns one, "
+            "allshowers learns several together"
         )
-    for own in others:
-        _require_enough(own)
+    for detector in others:
+        if not BARE_NAME.fullmatch(detector.name) or detector.name in RUN_FOLDERS:
+            raise ValueError(f"--data: the detector's name {detector.name!r} can be no folder of the run: rename it")
+
+
+RUN_FOLDERS = ("stages", "logs")
 
 
 def _start(system: str, name: str | None) -> System | None:
@@ -230,19 +240,18 @@ def _shared(plans: Mapping[str, Plan], minutes: float) -> dict[str, object]:
     return {f"{name}.max_minutes": minutes * n / sum(steps.values()) for name, n in steps.items()}
 
 
-def _require_fit_for(system: str, preset: str | None, showers: Showers, *, any_detector: bool) -> None:
-    """Refuse, before anything is written, showers of another detector than the preset's or too few of them."""
+def _require_fit_for(system: str, preset: str | None, detector: Detector, *, any_detector: bool) -> None:
+    """Refuse, before anything is read, showers of another detector than the preset's."""
     from calogen.detector.catalog import CATALOG
 
     known = presets_of(system)
     name = preset or next(iter(known))
     expected = CATALOG[known[name].detector]
-    if showers.detector != expected and not any_detector:
+    if detector != expected and not any_detector:
         raise ValueError(
-            f"--data: showers of detector {showers.detector.name!r}; preset {name!r} is for {expected.name!r}: "
-            "convert or simulate showers of that detector"
+            f"--data: showers of detector {detector.name!r}; preset {name!r} is for {expected.name!r}: "
+            "convert or simulate showers of that detector, or start --from a state"
         )
-    _require_enough(showers)
 
 
 def _require_enough(showers: Showers) -> None:
@@ -268,15 +277,36 @@ def _require_place(output: Path, overwrite: bool) -> None:
     require_free_folder(output, overwrite)
 
 
-def read_data(files: list[Path], validation: float) -> list[tuple[Showers, float | Showers]]:
-    """Training showers of each detector, and those held out: the files' own where all mark them, else a share."""
+def by_detector(files: list[Path]) -> dict[Detector, list[Path]]:
+    """The files of each detector, in the order given.
+
+    Raises:
+        ValueError: two different detectors of one name.
+    """
     from calogen.data.formats import open_source
 
-    of_detector: dict[str, list[Path]] = {}
+    found: dict[Detector, list[Path]] = {}
     for file in files:
         with open_source(file) as source:
-            of_detector.setdefault(source.detector.name, []).append(file)
-    return [_read_one(own, validation) for own in of_detector.values()]
+            found.setdefault(source.detector, []).append(file)
+    names = [detector.name for detector in found]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"--data: files of different detectors that are both named {double!r}")
+    return found
+
+
+def read_data(files: list[Path]) -> Showers:
+    """All showers of files of one detector.
+
+    Raises:
+        ValueError: files of several detectors.
+    """
+    groups = by_detector(files)
+    if len(groups) > 1:
+        names = " and of ".join(repr(detector.name) for detector in groups)
+        raise ValueError(f"--data: showers of {names}; a state is for one detector")
+    return _joined([_streamed(file, None) for file in files])
 
 
 def _read_one(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:

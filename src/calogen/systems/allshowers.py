@@ -44,7 +44,7 @@ from calogen.systems.points import across
 from calogen.systems.profile_targets import LayerProfile
 from calogen.systems.section_points import PLANE_AND_ENERGY, LayerPointTransform, SectionPoints, StandardPoints
 from calogen.systems.system import Preset, System
-from calogen.train import Plan, Stage
+from calogen.train import Plan, Stage, StageReport
 from calogen.train.fit import fingerprint
 
 
@@ -143,7 +143,7 @@ class AllShowers(System):
         self.solver = BespokeSolver(config.evaluations)
         self.calibration = KindCalibration(detector.n_layers)
         self.companions: list[Companion] = []
-        self.joined_to: dict[str, Any] = {}
+        self.main: AllShowers | None = None  # whose transformer this one has
         self.redraws = 0  # layer profiles drawn again in the last call of `sample`
 
     def parts(self) -> dict[str, nn.Module]:
@@ -186,19 +186,28 @@ class AllShowers(System):
         taken = [self.detector.name, *(c.system.detector.name for c in self.companions)]
         if other.detector.name in taken:
             raise ValueError(f"detector {other.detector.name!r} is learned already")
-        other.cut(showers, validation if validation is not None else 0.0)
+        held_out = validation if validation is not None and len(validation) else None
+        other.cut(showers, 0.0 if held_out is None else held_out)
         share_parameters(self.point_flow, other.point_flow)
-        self.companions.append(Companion(other, showers, validation))
-        other.joined_to = {"detector": self.detector.name}
+        self.companions.append(Companion(other, showers, held_out))
+        other.main = self
+
+    def fit(self, showers: Showers, *args: Any, **options: Any) -> tuple[StageReport, ...]:
+        """See `System`; a system with another one's transformer first takes what energies mean to that one."""
+        if self.main is not None:
+            self.particles.take(self.main.particles)
+            self.started_from = dict(self.main.started_from)
+        return super().fit(showers, *args, **options)
 
     def learned_with(self) -> dict[str, Any]:
         """See `System`: the showers of other detectors; or the transformer that is held."""
-        if self.joined_to:
-            tensors = [(name, p.detach().cpu().numpy()) for name, p in self.point_flow.named_parameters()]
-            return {"joined": {**self.joined_to, "transformer": fingerprint(tensors)}}
+        if self.main is not None:
+            held = {**dict(self.point_flow.named_parameters()), **dict(self.particles.named_buffers())}
+            tensors = [(name, value.detach().cpu().numpy()) for name, value in held.items()]
+            return {"joined": {"detector": self.main.detector.name, "transformer": fingerprint(tensors)}}
         if not self.companions:
             return {}
-        return {"with": {c.system.detector.name: fingerprint(c.showers) for c in self.companions}}
+        return {"with": {c.system.detector.name: fingerprint((c.showers, c.validation or ())) for c in self.companions}}
 
     def left_out(self, showers: Showers) -> float:
         """See `System`: that of points below `least_threshold`. Energies of layers are calibrated to make up for it."""

@@ -32,8 +32,8 @@ class Companion(NamedTuple):
 class PointsStage(LearnedStage):
     """Fit the points' transform and flow, given the layers of Geant4.
 
-    With companions every batch has as many of their showers, drawn at random, and the loss of the batch is the
-    sum of the mean losses of all detectors. A system that was a companion holds the transformer.
+    With companions every batch has about as many of their points, of showers drawn at random, and the loss of the batch
+    is the sum of the mean losses of all detectors. A system that was a companion holds the transformer.
     """
 
     name = "points"
@@ -48,7 +48,7 @@ class PointsStage(LearnedStage):
 
     def trainable(self) -> list[nn.Parameter]:
         """The transformer, unless it is another system's."""
-        return [] if self.system.joined_to else super().trainable()
+        return [] if self.system.main is not None else super().trainable()
 
     def prepare(self, showers: Showers) -> None:
         """Fit the transform on all training points; for companions all that tells the transformer of a shower."""
@@ -70,10 +70,13 @@ class PointsStage(LearnedStage):
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         """Latent points and noise [P, 3], conditions [n, C], points [n], of each detector, one behind the other."""
         batch = self._batch(showers, indices, rng)
+        points = int(batch[3].sum())
         for companion, stage in self.companions:
             held_out = None if showers is self.train else companion.validation
             others = companion.showers if held_out is None else held_out
-            batch = (*batch, *stage._batch(others, rng.integers(len(others), size=len(indices)), rng))
+            drawn = rng.integers(len(others), size=len(indices))
+            room = np.cumsum(stage.counts(others)[drawn]) <= points
+            batch = (*batch, *stage._batch(others, drawn[: max(1, int(room.sum()))], rng))
         return batch
 
     def _batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:

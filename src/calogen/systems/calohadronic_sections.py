@@ -250,7 +250,7 @@ class Calorimeter:
         if not how.sigmas:
             return
         student, levels = self.distillation.target, list(how.sigmas)
-        falls = levels == sorted(levels, reverse=True) and levels[-1] >= student.sigma_min
+        falls = levels == sorted(set(levels), reverse=True) and levels[-1] >= student.sigma_min
         if not falls or levels[0] != student.sigma_max:
             raise ValueError(
                 f"sigmas={how.sigmas}: they must start at {student.sigma_max:g}, where all is noise, and fall to no "

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from toy_hadrons import SMALL_ILD, toy_hadrons
+from toy_voxels import RINGS, toy_voxels
 from toys import toy_showers
 
 from calogen import ILD_ECAL, Detector, Incident, Showers
@@ -19,6 +20,7 @@ from calogen.detector.catalog import CATALOG
 from calogen.systems import PRESETS, SYSTEMS, System, bespoke_stage, kind_calibration_stage
 from calogen.systems.allshowers import AllShowersConfig
 from calogen.systems.caloclouds import CaloCloudsConfig
+from calogen.systems.calodream import CaloDreamConfig, EnergyNetwork, ShapeNetwork
 from calogen.systems.calohadronic import CaloHadronicConfig
 from calogen.systems.state import State
 from calogen.train import LearnedStage, Plan, SolvedStage
@@ -82,6 +84,20 @@ SMALL = {
         toy_hadrons(80),
         within(toy_hadrons(9, seed=5).incident, 20.0, 80.0),
         2212,
+    ),
+    "calodream": Small(
+        CaloDreamConfig(
+            energy_network=EnergyNetwork(
+                width=16, heads=2, encoder_blocks=1, decoder_blocks=1, feedforward=16, velocity_width=16
+            ),
+            shape_network=ShapeNetwork(patch=(3, 4, 1), width=12, heads=2, blocks=1, feedforward=16),
+            energy_evaluations=2,
+            shape_evaluations=2,
+        ),
+        RINGS,
+        toy_voxels(80),
+        within(toy_voxels(9, seed=5).incident, 20.0, 80.0),
+        22,
     ),
 }
 

@@ -44,6 +44,15 @@ class Cut(NamedTuple):
     moved_gev: float
     faint: int
 
+    def plus(self, other: Cut) -> Cut:
+        """Both together."""
+        return Cut(
+            self.voxels + other.voxels,
+            self.layers + other.layers,
+            self.moved_gev + other.moved_gev,
+            self.faint + other.faint,
+        )
+
 
 class VoxelLayers:
     """Where the layers are among V voxels; layers may differ in their number of voxels.

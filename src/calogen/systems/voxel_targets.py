@@ -115,6 +115,11 @@ class VoxelTargets(nn.Module):
         x_inc = self.scaled_incident(incident)
         return Targets(x, shape, x_inc, self._condition(x_inc, shares.u, x))
 
+    def encode_energies(self, energy: NDArray[Any], incident: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """What the energy network learns [N, L] and is given [N, 1], from what `encode` takes; nothing is random."""
+        shares = self.shares(energy, incident)
+        return self.energy(self._energy_logit(shares.u).float()), self.scaled_incident(incident)
+
     def decode(
         self,
         x_energy: Tensor,

@@ -1,0 +1,133 @@
+"""How CaloDREAM is fitted: energies of the layers, shapes within them, and the solvers of both flows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from calogen.data.projection import voxelize
+from calogen.data.showers import Showers
+from calogen.systems.bespoke_stage import BespokeStage, FlowProblem
+from calogen.systems.voxel_targets import Targets
+from calogen.train import Batch, LearnedStage, Plan
+from calogen.train.streams import numpy_stream
+
+if TYPE_CHECKING:
+    from calogen.systems.calodream import CaloDream
+
+AT_ONCE = 256
+"""Showers whose cells are in memory together while transforms are fitted: 40 MB of the largest of the CaloChallenge."""
+
+
+def cells_of(showers: Showers) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Energies [N, V] GeV in the detector's cells, and incident energies [N] GeV."""
+    voxels, _ = voxelize(showers)
+    return voxels.energy, showers.incident.energy
+
+
+def in_batches(showers: Showers) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
+    """The cells of all showers, `AT_ONCE` at a time."""
+    for start in range(0, len(showers), AT_ONCE):
+        yield cells_of(showers[np.arange(start, min(start + AT_ONCE, len(showers)))])
+
+
+class _VoxelStage(LearnedStage):
+    """What the stages share: showers as targets, made batch by batch."""
+
+    def __init__(self, system: CaloDream, plan: Plan) -> None:
+        self.system, self.plan = system, plan
+
+    def targets(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Targets:
+        """Targets and conditions of some of the showers."""
+        energy, incident = cells_of(showers[indices])
+        return self.system.targets.encode(energy, incident, rng)
+
+
+class EnergiesStage(_VoxelStage):
+    """Fit the transforms, and the flow of the layers' energies."""
+
+    name = "energies"
+
+    def __init__(self, system: CaloDream, plan: Plan) -> None:
+        super().__init__(system, plan)
+        self.model = nn.ModuleDict({"domain": system.domain, "targets": system.targets, "flow": system.energy_flow})
+        self.profiles: dict[int, tuple[Showers, Tensor, Tensor]] = {}
+
+    def prepare(self, showers: Showers) -> None:
+        """Fit domain and transforms; refuses showers of several kinds, or inclined ones that look alike to it."""
+        species = np.unique(showers.incident.pdg)
+        if len(species) > 1:
+            raise ValueError(
+                f"showers of particles {species.tolist()}: this system learns one kind, it cannot tell them"
+            )
+        self.system.require_upright(showers.incident)
+        self.model.to("cpu")  # where the showers are
+        self.system.domain.fit(showers.incident)
+        self.system.targets.fit(in_batches(showers), numpy_stream(self.name, "noise"))
+
+    def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """What the flow learns [N, L] and is given [N, 1]; there is nothing random in it, so it is made once."""
+        held = self.profiles.get(id(showers))
+        if held is None or held[0] is not showers:
+            x, c = self._all(showers)
+            self.profiles[id(showers)] = held = (showers, x, c)
+        return held[1][indices], held[2][indices]
+
+    def _all(self, showers: Showers) -> tuple[Tensor, Tensor]:
+        targets = self.system.targets
+        made = [targets.encode_energies(*part) for part in in_batches(showers)]
+        x, c = (torch.cat(parts).cpu() for parts in zip(*made, strict=True))
+        return x, c
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean squared error of the velocity [N]."""
+        x, c = batch
+        return self.system.energy_flow.loss(x, c)
+
+    def flow_of(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> FlowProblem:
+        """The flow of all layers of some showers, each given Geant4's layers before it, for a solver."""
+        x, c = (part.to(self.system.targets.energy.shift.device) for part in self.batch(showers, indices, rng))
+        noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32)).to(x)
+        ones = torch.ones(len(x), dtype=torch.int64, device=x.device)
+        return FlowProblem(self.system.energy_flow.velocity(x, c), noise, ones)
+
+
+class ShapesStage(_VoxelStage):
+    """Fit the flow of the shares of voxels in their layers, given the layers of Geant4."""
+
+    name = "shapes"
+
+    def __init__(self, system: CaloDream, plan: Plan) -> None:
+        super().__init__(system, plan)
+        self.model = nn.ModuleDict({"flow": system.shape_flow})
+
+    def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """What the flow learns [N, V] and is given [N, 1 + L]."""
+        made = self.targets(showers, indices, rng)
+        return made.shape, made.condition
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean squared error of the velocity [N]."""
+        x, c = batch
+        return self.system.shape_flow.loss(x, c)
+
+    def flow_of(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> FlowProblem:
+        """The flow of the shapes of some showers, for a solver."""
+        made = self.targets(showers, indices, numpy_stream(self.name, "layers"))
+        noise = torch.from_numpy(rng.standard_normal(tuple(made.shape.shape), dtype=np.float32)).to(made.condition)
+        ones = torch.ones(len(noise), dtype=torch.int64, device=noise.device)
+        return FlowProblem(self.system.shape_flow.velocity(made.condition, ones), noise, ones)
+
+
+def solver_stages(system: CaloDream, energies: Plan, shapes: Plan) -> list[BespokeStage]:
+    """Fit the bespoke solvers of both flows."""
+    of_energies, of_shapes = EnergiesStage(system, energies), ShapesStage(system, shapes)
+    return [
+        BespokeStage("energy-solver", system.energy_solver, of_energies.flow_of, energies, error="global"),
+        BespokeStage("shape-solver", system.shape_solver, of_shapes.flow_of, shapes),
+    ]

@@ -152,8 +152,7 @@ def test_hcal_is_given_the_ecal_as_it_ends(fitted: CaloHadronic) -> None:
 @pytest.mark.parametrize("options", SAMPLERS, ids=str)
 def test_layers_hold_what_was_drawn_for_them(fitted: CaloHadronic, request_: Incident, options: dict) -> None:
     bare = CaloHadronic.from_state(fitted.state())
-    for section in bare.sections:
-        section.calibration.set_scale(request_)  # factors of one
+    bare.calibration.set_scale(request_)  # factors of one
     showers = bare.sample(request_, seed=3, **options)
     how = CountSampling(options.get("layers", "flow"))
     profile = bare._draw_profile(request_, [stream(3, i) for i in range(9)], how)

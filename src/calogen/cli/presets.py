@@ -70,6 +70,14 @@ def as_toml(members: dict[str, Any]) -> str:
 
     blocks = []
     for name, values in to_dict(members).items():
-        lines = [f"# {key} = none" if v is None else f"{key} = {json.dumps(v)}" for key, v in values.items()]
+        lines = [f"# {key} = none" if v is None else f"{key} = {json.dumps(v)}" for key, v in _flat(values)]
         blocks.append("\n".join([f"[{name}]", *lines]))
     return "\n\n".join(blocks)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Values with dotted keys, where a value is a group of others."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return pairs

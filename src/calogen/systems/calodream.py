@@ -316,7 +316,7 @@ DESK_ENERGIES = EnergyNetwork(
 
 PRESETS: dict[str, Preset] = {
     "dataset-2-desk": Preset(
-        "electrons in the voxels of CaloChallenge's data set 2; small networks, for some thousand showers and CPU cores",
+        "electrons in the voxels of CaloChallenge's data set 2; small networks, for some thousand showers on a CPU",
         CaloDreamConfig(
             energy_network=DESK_ENERGIES,
             shape_network=ShapeNetwork(width=96, heads=4, blocks=4, feedforward=288, gelu="none"),

@@ -24,7 +24,6 @@ from calogen.data.showers import Showers
 from calogen.detector.geometry import Detector, tilt
 from calogen.methods.bespoke import BespokeSolver
 from calogen.methods.flow_matching import FlowMatching, FromData
-from calogen.methods.solvers import STEPS
 from calogen.networks.banded_attention import Band
 from calogen.networks.layer_properties import share_parameters
 from calogen.networks.point_transformer import PointTransformer
@@ -32,7 +31,7 @@ from calogen.systems.allshowers_stages import Companion, PointsStage
 from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
 from calogen.systems.cloud_view import CloudView
 from calogen.systems.domain import Domain
-from calogen.systems.drawing import Streams, draw_profiles, normal, require_precision, starts, stream
+from calogen.systems.drawing import Streams, draw_profiles, normal, require_precision, solver_options, starts, stream
 from calogen.systems.hadron_targets import COG, LogCounts, SectionTargets
 from calogen.systems.halo import move_halo
 from calogen.systems.kind_calibration import KindCalibration
@@ -251,7 +250,7 @@ class AllShowers(System):
         self.domain.check(incident)
         require_precision(precision)
         how = CountSampling(layers, layer_steps)
-        points = self._solver(solver, steps)
+        points = solver_options(solver, steps, self.solver)
         for part in self.parts().values():
             part.eval()
         self.redraws = 0
@@ -261,20 +260,6 @@ class AllShowers(System):
                 for start in starts(len(incident), batch_size, progress)
             ]
         return Showers.concatenate(batches) if batches else Showers.empty(self.detector)
-
-    def _solver(self, solver: str, steps: int) -> dict[str, Any]:
-        """Options of the flow's `sample`.
-
-        Raises:
-            ValueError: no such solver, or steps below 1.
-        """
-        if solver == "bespoke":
-            return {"solver": self.solver}
-        if solver not in STEPS:
-            raise ValueError(f"unknown solver {solver!r}; use bespoke, {', '.join(STEPS)}")
-        if steps < 1:
-            raise ValueError(f"steps={steps}: give at least 1")
-        return {"solver": solver, "steps": steps}
 
     def _sample_batch(
         self,

@@ -23,7 +23,6 @@ from calogen.detector.geometry import Detector, PolarCells, tilt
 from calogen.methods.autoregressive_flow import AutoregressiveFlow
 from calogen.methods.bespoke import BespokeSolver
 from calogen.methods.flow_matching import FlowMatching
-from calogen.methods.solvers import STEPS
 from calogen.networks.autoregressive_transformer import AutoregressiveTransformer
 from calogen.networks.patches import Patches
 from calogen.networks.voxel_positions import FixedFrequencies
@@ -31,7 +30,8 @@ from calogen.networks.voxel_transformer import VoxelTransformer
 from calogen.systems.bespoke_stage import BESPOKE_PLAN
 from calogen.systems.calodream_stages import EnergiesStage, ShapesStage, solver_stages
 from calogen.systems.domain import TILT_SLACK, Domain
-from calogen.systems.drawing import Precision, require_precision, starts, stream
+from calogen.systems.drawing import Precision, require_precision, solver_options, starts, stream
+from calogen.systems.layer_stages import FLOW_PLAN
 from calogen.systems.system import Preset, System
 from calogen.systems.voxel_shares import Cut
 from calogen.systems.voxel_targets import TargetConstants, VoxelTargets
@@ -183,8 +183,8 @@ class CaloDream(System):
         """
         self.domain.check(incident)
         require_precision(precision)
-        shapes = _options(solver, steps, self.shape_solver)
-        energies = _options(energy_solver, energy_steps, self.energy_solver)
+        shapes = solver_options(solver, steps, self.shape_solver)
+        energies = solver_options(energy_solver, energy_steps, self.energy_solver)
         for part in self.parts().values():
             part.eval()
         self.thresholds_did = NOTHING_CUT
@@ -247,36 +247,9 @@ def _outer(cells: Any) -> float:
     return float(cells.r_edges_mm[-1]) if isinstance(cells, PolarCells) else 1.0
 
 
-def _options(solver: str, steps: int, bespoke: BespokeSolver) -> dict[str, Any]:
-    """Options of a flow's `sample`.
-
-    Raises:
-        ValueError: no such solver, or steps below 1.
-    """
-    if solver == "bespoke":
-        return {"solver": bespoke}
-    if solver not in STEPS:
-        raise ValueError(f"unknown solver {solver!r}; use bespoke, {', '.join(STEPS)}")
-    if steps < 1:
-        raise ValueError(f"steps={steps}: give at least 1")
-    return {"solver": solver, "steps": steps}
-
-
 DESK_PLANS: dict[str, Plan] = {
     # Sized for one CPU core and some thousand showers.
-    "energies": Plan(
-        steps=4000,
-        batch_size=128,
-        optimizer="adamw",
-        learning_rate=1e-3,
-        schedule="cosine",
-        warmup_steps=100,
-        weight_decay=1e-2,
-        grad_clip=1.0,
-        ema="constant",
-        ema_decay=0.995,
-        validate_every=250,
-    ),
+    "energies": replace(FLOW_PLAN, batch_size=128),
     "shapes": Plan(
         steps=12_000,
         batch_size=32,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calogen.data.incident import Incident
+from calogen.methods.bespoke import BespokeSolver
+from calogen.methods.solvers import STEPS
 from calogen.progress import progress_bar
 from calogen.systems.layer_counts import Limits
 from calogen.systems.profile_targets import LayerProfile
@@ -92,3 +94,18 @@ def draw_profiles(
         f"{pending.size} layer profiles are still impossible after {MAX_REDRAWS} draws, the first for "
         f"E = {incident.energy[pending[0]]:g} GeV: train the flow longer"
     )
+
+
+def solver_options(solver: str, steps: int, bespoke: BespokeSolver) -> dict[str, Any]:
+    """Options of a flow's `sample` for a solver by name: its own, `bespoke`, or one in equal steps.
+
+    Raises:
+        ValueError: no such solver, or steps below 1.
+    """
+    if solver == "bespoke":
+        return {"solver": bespoke}
+    if solver not in STEPS:
+        raise ValueError(f"unknown solver {solver!r}; use bespoke, {', '.join(STEPS)}")
+    if steps < 1:
+        raise ValueError(f"steps={steps}: give at least 1")
+    return {"solver": solver, "steps": steps}

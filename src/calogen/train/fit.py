@@ -18,7 +18,7 @@ from calogen.train.identity import identity_of
 from calogen.train.learn import learn
 from calogen.train.parallel import Group, device_of, run_in_processes
 from calogen.train.plan import Plan
-from calogen.train.report import StageReport, peak_memory_mb
+from calogen.train.report import StageReport
 from calogen.train.run import CHECKPOINT_SECONDS, Run
 from calogen.train.stage import LearnedStage, SolvedStage, Stage
 from calogen.train.streams import seed_torch, torch_untouched
@@ -158,20 +158,8 @@ def _solve(stage: SolvedStage, job: _Job, plan: Plan, run: Run, device: torch.de
             stage.model.to(device)
             stage.prepare(job.train)
             stage.solve(job.train, job.validation)
-        report = StageReport(
-            name=stage.name,
-            stopped="solved",
-            steps=0,
-            kept="last",
-            train_loss=None,
-            validation_loss=None,
-            best_loss=None,
-            best_step=None,
-            seconds=time.monotonic() - start,
-            peak_memory_mb=peak_memory_mb(),
-            parameters=sum(tensor.numel() for tensor in stage.model.state_dict().values()),
-            shards=1,
-        )
+        numbers = sum(tensor.numel() for tensor in stage.model.state_dict().values())
+        report = StageReport.without_steps(stage.name, "solved", time.monotonic() - start, numbers)
         run.finish(report, best={}, last=stage.model.state_dict())
     group.wait()
 

@@ -317,20 +317,7 @@ def learn(
 
 def _held(stage: LearnedStage, run: Run, group: Group) -> StageReport:
     """The record of a stage of which nothing may move."""
-    report = StageReport(
-        name=stage.name,
-        stopped="held",
-        steps=0,
-        kept="last",
-        train_loss=None,
-        validation_loss=None,
-        best_loss=None,
-        best_step=None,
-        seconds=0.0,
-        peak_memory_mb=peak_memory_mb(),
-        parameters=0,
-        shards=1,
-    )
+    report = StageReport.without_steps(stage.name, "held", 0.0, 0)
     if group.leads:
         run.finish(report, best={}, last=stage.model.state_dict())
     group.wait()

@@ -38,6 +38,24 @@ class StageReport:
     parameters: int
     shards: int
 
+    @classmethod
+    def without_steps(cls, name: str, stopped: Stopped, seconds: float, parameters: int) -> StageReport:
+        """The record of a stage that took no steps: solved in one go, or held."""
+        return cls(
+            name=name,
+            stopped=stopped,
+            steps=0,
+            kept="last",
+            train_loss=None,
+            validation_loss=None,
+            best_loss=None,
+            best_step=None,
+            seconds=seconds,
+            peak_memory_mb=peak_memory_mb(),
+            parameters=parameters,
+            shards=1,
+        )
+
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, MB."""

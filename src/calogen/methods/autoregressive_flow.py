@@ -8,8 +8,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from calogen.methods.bespoke import BespokeSolver, Solver, Walk, transport
+from calogen.methods.bespoke import Solver, Walk, transport
 from calogen.methods.conditional import BoundNetwork, Conditional, gaussian, refuse_unknown
+from calogen.methods.solvers import SetVelocity
 
 TOGETHER = 256
 """Vectors drawn in one go: what is kept of them, 92 kB each at CaloDREAM's sizes, stays near an L3 cache."""
@@ -36,6 +37,14 @@ class ElementNetwork(Protocol):
 
     def begin(self, c: Tensor) -> Started:
         """Empty vectors for conditions c [N, C]."""
+
+
+@runtime_checkable
+class Narrowable(Protocol):
+    """The velocity of an element that can be had for some of the vectors alone."""
+
+    def of(self, vectors: Tensor) -> BoundNetwork:
+        """v(u [M, 1], t) for the vectors of these numbers [M]."""
 
 
 class AutoregressiveFlow(Conditional):
@@ -129,8 +138,8 @@ class AutoregressiveFlow(Conditional):
             counts: must be None, x is no set of points.
             noise: standard normal numbers [N, D]; else they are drawn from `generator`.
             steps: of equal length for each element, or one number for each of the D elements (CaloDREAM: 50 of
-                three_eighths, which is 200 evaluations); a bespoke solver has its own.
-            solver: a name in `calogen.methods.solvers.STEPS` or a bespoke solver, or one of them for each element.
+                three_eighths, which is 200 evaluations); an adaptive or bespoke solver has its own.
+            solver: a name in `calogen.methods.bespoke.SOLVERS` or a solver, or one of them for each element.
 
         Raises:
             ValueError: for noise or conditions of another shape, no steps, an unknown solver or option, or steps and
@@ -153,8 +162,18 @@ class AutoregressiveFlow(Conditional):
         started, drawn = self.elements.begin(c), list[Tensor]()
         for walk, noise in zip(walks, z.split(1, dim=1), strict=True):
             velocity = started.next(drawn[-1] if drawn else None)
-            drawn.append(walk(velocity, noise))
+            drawn.append(walk(_of_vectors(velocity, len(c), c.device), noise))
         return torch.cat(drawn, dim=1)
+
+
+def _of_vectors(velocity: BoundNetwork, n: int, device: torch.device) -> SetVelocity:
+    """v(u [N, 1], t) of one element, as that of N sets of one number: t a scalar or one a set [N]."""
+    narrow = velocity.of if isinstance(velocity, Narrowable) else None
+    return SetVelocity(
+        lambda u, t: velocity(u, t if t.ndim == 0 else t[:, None]),
+        torch.ones(n, dtype=torch.int64, device=device),
+        None if narrow is None else lambda sets: _of_vectors(narrow(sets), len(sets), device),
+    )
 
 
 def walks_of(solver: Solver | Sequence[Solver], steps: int | Sequence[int], length: int) -> list[Walk]:
@@ -163,7 +182,8 @@ def walks_of(solver: Solver | Sequence[Solver], steps: int | Sequence[int], leng
     Raises:
         ValueError: for another number of solvers or steps; see `transport` for the rest.
     """
-    solvers = [solver] * length if isinstance(solver, str | BespokeSolver) else list(solver)
+    one = isinstance(solver, str) or not isinstance(solver, Sequence)
+    solvers = cast(list[Solver], [solver] * length if one else list(cast(Sequence[Solver], solver)))
     numbers = [steps] * length if isinstance(steps, int) else list(steps)
     if len(solvers) != length or len(numbers) != length:
         raise ValueError(

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from calogen.methods.adaptive import NAME as ADAPTIVE
+from calogen.methods.adaptive import AdaptiveSolver
 from calogen.methods.conditional import mean_per_set
 from calogen.methods.solvers import STEPS, Step, Velocity, integrate, rk4
 
@@ -136,24 +138,35 @@ class BespokeSolvers(nn.Module):
         return cast(BespokeSolver, self.each[str(n)])
 
 
-Solver = str | BespokeSolver
-"""How a flow is walked: a name in `calogen.methods.solvers.STEPS`, in equal steps, or a solver made for it."""
+class Integrator(Protocol):
+    """A way from noise to data."""
 
+    def integrate(self, velocity: Velocity, x: Tensor) -> Tensor:
+        """x at t = 0 -> x at t = 1."""
+
+
+Solver = str | Integrator
+"""How a flow is walked: a name in `SOLVERS`, or a solver, such as a bespoke one made for it."""
+
+SOLVERS = (*STEPS, ADAPTIVE)
+"""Names: those of `calogen.methods.solvers.STEPS`, in equal steps, and `adaptive`, or `adaptive:TOLERANCE`."""
 
 Walk = Callable[[Velocity, Tensor], Tensor]
 """(velocity, x at t = 0) -> x at t = 1."""
 
 
 def transport(solver: Solver, steps: int) -> Walk:
-    """The way from noise to data by `solver`, in `steps` equal steps; a bespoke one has its own number of steps.
+    """The way from noise to data by `solver`, in `steps` equal steps; others than those of `STEPS` have their own.
 
     Raises:
         ValueError: for an unknown name, or no steps.
     """
-    if isinstance(solver, BespokeSolver):
+    if not isinstance(solver, str):
         return solver.integrate
+    if adaptive := AdaptiveSolver.named(solver):
+        return adaptive.integrate
     if solver not in STEPS:
-        raise ValueError(f"unknown solver {solver!r}; known are {', '.join(STEPS)}")
+        raise ValueError(f"unknown solver {solver!r}; known are {', '.join(SOLVERS)}")
     if steps < 1:
         raise ValueError(f"a sample needs at least 1 step, not {steps}")
     step = STEPS[solver]

@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from calogen.methods.solvers import SetVelocity
+
 GROUP = 32768
 """Points that a sampler takes through all its steps together: at 4 features 512 kB a tensor, a few fit an L2 cache."""
 
@@ -110,6 +112,15 @@ def bound(network: Network, c: Condition, counts: Tensor) -> BoundNetwork:
     if isinstance(network, Bindable):
         return network.bind(c, counts)
     return lambda x, t: network(x, t, c, counts)
+
+
+def narrowing(
+    velocity: Callable[[Tensor, Tensor], SetVelocity], c: Condition, counts: Tensor
+) -> Callable[[Tensor], SetVelocity] | None:
+    """How to have the velocity for some of the sets alone, by their numbers [M], where the condition is a tensor."""
+    if not isinstance(c, Tensor):
+        return None
+    return lambda sets: velocity(c[sets], counts[sets])
 
 
 def one_each(counts: Tensor | None, c: Condition, device: torch.device | None = None) -> Tensor:

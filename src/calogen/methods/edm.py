@@ -18,13 +18,14 @@ from calogen.methods.conditional import (
     gaussian,
     in_groups,
     mean_per_set,
+    narrowing,
     one_each,
     pack,
     per_point,
     refuse_unknown,
 )
 from calogen.methods.edm_weighting import MonotoneWeight
-from calogen.methods.solvers import Denoiser, Velocity, heun_edm, sigma_karras
+from calogen.methods.solvers import Denoiser, SetVelocity, heun_edm, sigma_karras
 
 
 class Scalings(NamedTuple):
@@ -116,7 +117,7 @@ class EDM(Conditional):
 
         return D
 
-    def velocity(self, c: Condition, counts: Tensor) -> Velocity:
+    def velocity(self, c: Condition, counts: Tensor) -> SetVelocity:
         """The same flow as dy/dt = v(y, t), from noise at t = 0 (σ_max) to data at t = 1 (σ = 0).
 
             y = x/√(σ²+σd²),    σ(t) = s tan(φ (1 - t)),    φ = arctan(σ_max/s),    s the geometric mean of σd
@@ -138,7 +139,7 @@ class EDM(Conditional):
             at = per_point(sigma, counts)
             return angle * (self.sigma_data / s) * (s**2 + at**2) / (self.sigma_data**2 + at**2) * F
 
-        return v
+        return SetVelocity(v, counts, narrowing(self.velocity, c, counts))
 
     def draw_sigma(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise levels of training [n], ln σ ~ N(p_mean, p_std²)."""
@@ -192,8 +193,8 @@ class EDM(Conditional):
             counts: points to draw for each [N], sum P; None draws one.
             noise: standard normal numbers [P, F]; else they are drawn from `generator`.
             steps: noise levels; 2 steps - 1 evaluations of the network.
-            solver: walks `velocity` instead: a name in `calogen.methods.solvers.STEPS` in equal steps of t, or a
-                bespoke solver in its own.
+            solver: walks `velocity` instead: a name in `calogen.methods.bespoke.SOLVERS`, in equal steps of t unless
+                it is adaptive, or a bespoke solver in its own.
 
         Raises:
             ValueError: for noise of another shape, or an unknown solver or option.

@@ -21,12 +21,13 @@ from calogen.methods.conditional import (
     gaussian,
     in_groups,
     mean_per_set,
+    narrowing,
     one_each,
     pack,
     per_point,
     refuse_unknown,
 )
-from calogen.methods.solvers import Velocity
+from calogen.methods.solvers import SetVelocity
 
 SIGMA_MIN = 1e-4
 """Width of the noise that is left at t = 1 (the published value of AllShowers and PointCountFM)."""
@@ -75,10 +76,10 @@ class FlowMatching(Conditional):
         self.sigma_min = sigma_min
         self.stratified = stratified
 
-    def velocity(self, c: Condition, counts: Tensor) -> Velocity:
+    def velocity(self, c: Condition, counts: Tensor) -> SetVelocity:
         """v(x, t) for conditions c [N, C] and counts [N]: packed x [P, F], t a scalar or one a set [N] -> [P, F]."""
         network = bound(self.network, c, counts)
-        return lambda x, t: network(x, t.expand(len(c)))
+        return SetVelocity(lambda x, t: network(x, t.expand(len(c))), counts, narrowing(self.velocity, c, counts))
 
     def draw_t(self, n: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Times of training [n], uniform in [0, 1)."""
@@ -133,9 +134,9 @@ class FlowMatching(Conditional):
             c: conditions [N, C].
             counts: points to draw for each [N], sum P; None draws one.
             noise: standard normal numbers [P, F]; else they are drawn from `generator`.
-            steps: of equal length (AllShowers: 16 of midpoint; its point counts: 200 of heun); a bespoke solver has
-                its own.
-            solver: a name in `calogen.methods.solvers.STEPS`, or a bespoke solver.
+            steps: of equal length (AllShowers: 16 of midpoint; its point counts: 200 of heun); an adaptive or bespoke
+                solver has its own.
+            solver: a name in `calogen.methods.bespoke.SOLVERS`, or a solver.
 
         Raises:
             ValueError: for noise of another shape, no steps, an unknown solver or option.

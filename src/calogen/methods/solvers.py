@@ -9,12 +9,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """v(x, t): x of any shape, t a scalar tensor -> dx/dt of the shape of x."""
+
+
+@dataclass(frozen=True, eq=False)
+class SetVelocity:
+    """The velocity of N packed sets, x [P, F], at one time or at one a set [N], and what it is of."""
+
+    v: Velocity
+    counts: Tensor
+    """points of each set [N], sum P"""
+    narrow: Callable[[Tensor], SetVelocity] | None = None
+    """the velocity of the sets of these numbers alone, where it can be had"""
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """x [P, F], t a scalar or one a set [N] -> dx/dt [P, F]."""
+        return self.v(x, t)
+
 
 Step = Callable[[Velocity, Tensor, Tensor, Tensor], Tensor]
 """step(v, x, t, t_next) -> x at t_next."""
@@ -115,6 +132,10 @@ STEPS: dict[str, Step] = {
     "rk4": rk4,
     "three_eighths": three_eighths,
 }
+
+
+EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "three_eighths": 4}
+"""Of the velocity in one step."""
 
 
 def integrate(v: Velocity, x: Tensor, times: Tensor, step: Step = heun) -> Tensor:

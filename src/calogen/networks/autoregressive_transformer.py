@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 import torch
@@ -187,6 +188,12 @@ class ElementVelocities:
             )
         v: Tensor = self.network(u, self._time(t), self.context)
         return v
+
+    def of(self, rows: Tensor) -> ElementVelocities:
+        """The velocities in some of the contexts, by their numbers [M]."""
+        chosen = copy.copy(self)
+        chosen.context = self.context[rows]
+        return chosen
 
     def _time(self, t: Tensor) -> Tensor:
         """A sampler asks for the same few times again for every element; these are computed once."""

@@ -237,8 +237,9 @@ class AllShowers(System):
             progress: show a bar.
             first: index of the first of these showers in a larger request.
             solver: of the flow of the points: the `bespoke` one fitted to it, with as many evaluations as the
-                configuration says, or euler, midpoint, heun, rk4 (one, two, two, four evaluations a step).
-            steps: of a solver that is not bespoke (published: 16 of midpoint).
+                configuration says; euler, midpoint, heun, rk4 or three_eighths (one, two, two, four, four evaluations
+                a step); or `adaptive`, with as many as each shower needs, `adaptive:1e-4` at another tolerance.
+            steps: equal ones, of a solver that is neither bespoke nor adaptive (published: 16 of midpoint).
             layers: points and energies of the layers by the `flow` or by its `one-step` student.
             layer_steps: of the midpoint solver for the layers.
             precision: of the transformer's products.

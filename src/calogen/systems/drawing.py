@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogen.data.incident import Incident
-from calogen.methods.bespoke import BespokeSolver
+from calogen.methods.adaptive import AdaptiveSolver
+from calogen.methods.bespoke import SOLVERS, BespokeSolver, Solver
 from calogen.methods.solvers import STEPS
 from calogen.progress import progress_bar
 from calogen.systems.layer_counts import Limits
@@ -96,16 +97,20 @@ def draw_profiles(
     )
 
 
-def solver_options(solver: str, steps: int, bespoke: BespokeSolver) -> dict[str, Any]:
-    """Options of a flow's `sample` for a solver by name: its own, `bespoke`, or one in equal steps.
+def solver_options(solver: Solver, steps: int, bespoke: BespokeSolver) -> dict[str, Any]:
+    """Options of a flow's `sample` for a solver by name (its own, `bespoke`, or one of `SOLVERS`), or a solver itself.
 
     Raises:
-        ValueError: no such solver, or steps below 1.
+        ValueError: no such solver, a tolerance that is none, or steps below 1.
     """
+    if not isinstance(solver, str):
+        return {"solver": solver}
     if solver == "bespoke":
         return {"solver": bespoke}
+    if adaptive := AdaptiveSolver.named(solver):
+        return {"solver": adaptive}
     if solver not in STEPS:
-        raise ValueError(f"unknown solver {solver!r}; use bespoke, {', '.join(STEPS)}")
+        raise ValueError(f"unknown solver {solver!r}; use bespoke, {', '.join(SOLVERS)}")
     if steps < 1:
         raise ValueError(f"steps={steps}: give at least 1")
     return {"solver": solver, "steps": steps}

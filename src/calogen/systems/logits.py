@@ -77,7 +77,6 @@ class Moments:
         into.shift.copy_(self.mean)
         into.scale.copy_(torch.where(spread > LEAST_SPREAD, spread, 1.0) / into.std)
 
-
     def bound(self, stored: Standardize) -> None:
         """Widen the scales of `stored` until no number that was added is beyond `FARTHEST` of them.
 

@@ -37,6 +37,7 @@ from calogen.systems.layer_stages import FLOW_PLAN
 from calogen.systems.published_vae import PUBLISHED_VAES
 from calogen.systems.shape_spaces import Autoencoder, LatentSpace, ShapeSpace, ShareSpace, patches_of
 from calogen.systems.system import Preset, System
+from calogen.systems.turns import Turns
 from calogen.systems.voxel_shares import Cut
 from calogen.systems.voxel_targets import TargetConstants, VoxelTargets
 from calogen.train import Plan, Stage
@@ -78,6 +79,7 @@ class CaloDreamConfig:
     energy_network: EnergyNetwork = field(default_factory=EnergyNetwork)
     shape_network: ShapeNetwork = field(default_factory=ShapeNetwork)
     autoencoder: Autoencoder = field(default_factory=Autoencoder)  # of the latent form
+    turned: bool = False  # training showers are turned by sectors and mirrored at random, see `Turns`
     energy_evaluations: tuple[int, ...] = (8, 4, 16)  # of each layer's velocity: its bespoke solvers, the usual first
     shape_evaluations: tuple[int, ...] = (8, 4, 16)  # of the voxels' velocity
     solver_error: Literal["global", "local"] = "global"  # the truncation error that the solvers are fitted by
@@ -126,6 +128,7 @@ class CaloDream(System):
             gelu=shapes.gelu,
         )
         self.shape_flow = FlowMatching(network, self.space.patches.voxels, sigma_min=0.0, stratified=True)
+        self.turns = Turns(detector) if config.turned else None
         self.energy_solvers = BespokeSolvers(config.energy_evaluations)
         self.shape_solvers = BespokeSolvers(config.shape_evaluations)
         self.thresholds_did = NOTHING_CUT  # what the thresholds did in the last call of `sample`
@@ -348,7 +351,7 @@ def _latent(detector: str, patch: Triple) -> CaloDreamConfig:
 PRESETS: dict[str, Preset] = {
     "dataset-2-desk": Preset(
         "electrons in the voxels of CaloChallenge's data set 2; small networks, for some thousand showers on a CPU",
-        CaloDreamConfig(energy_network=DESK_ENERGIES, shape_network=DESK_SHAPES),
+        CaloDreamConfig(energy_network=DESK_ENERGIES, shape_network=DESK_SHAPES, turned=True),
         DESK_PLANS,
         "calochallenge-2",
     ),
@@ -358,13 +361,16 @@ PRESETS: dict[str, Preset] = {
             energy_network=DESK_ENERGIES,
             shape_network=replace(DESK_SHAPES, patch=(3, 8, 1)),
             autoencoder=Autoencoder((Level(16, (3, 4, 1), (3, 2, 1)), Level(16))),
+            turned=True,
         ),
         DESK_PLANS,
         "calochallenge-2",
     ),
     "dataset-3-desk": Preset(
         "electrons in the voxels of CaloChallenge's data set 3; small networks, for some thousand showers on a CPU",
-        CaloDreamConfig(energy_network=DESK_ENERGIES, shape_network=replace(DESK_SHAPES, patch=(3, 25, 2))),
+        CaloDreamConfig(
+            energy_network=DESK_ENERGIES, shape_network=replace(DESK_SHAPES, patch=(3, 25, 2)), turned=True
+        ),
         DESK_PLANS,
         "calochallenge-3",
     ),

@@ -42,6 +42,13 @@ class _VoxelStage(LearnedStage):
     def __init__(self, system: CaloDream, plan: Plan) -> None:
         self.system, self.plan = system, plan
 
+    def cells(
+        self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """`cells_of` some of the showers, turned at random where the system learns so."""
+        energy, incident = cells_of(showers[indices])
+        return (energy if self.system.turns is None else self.system.turns(energy, rng)), incident
+
 
 class EnergiesStage(_VoxelStage):
     """Fit the transforms, and the flow of the layers' energies."""
@@ -64,6 +71,8 @@ class EnergiesStage(_VoxelStage):
         self.model.to("cpu")  # where the showers are
         self.system.domain.fit(showers.incident)
         self.system.targets.fit(in_batches(showers), numpy_stream(self.name, "noise"))
+        if self.system.turns is not None:
+            self.system.turns.average(self.system.targets.shape)
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         """What the flow learns [N, L] and is given [N, 1]; there is nothing random in it, so it is made once."""
@@ -103,7 +112,7 @@ class AutoencoderStage(_VoxelStage):
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         """Shares [N, layers, angles, radii] and conditions [N, 1 + L]."""
-        return self.space.shares(*cells_of(showers[indices]))
+        return self.space.shares(*self.cells(showers, indices, rng))
 
     def loss(self, batch: Batch) -> Tensor:
         """Binary cross-entropy + β KL [N]."""
@@ -130,7 +139,7 @@ class ShapesStage(_VoxelStage):
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         """What the flow learns [N, F] and is given [N, 1 + L]."""
-        return self.system.space.encode(*cells_of(showers[indices]), rng)
+        return self.system.space.encode(*self.cells(showers, indices, rng), rng)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the velocity [N]."""

@@ -33,9 +33,10 @@ from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
 from calogen.systems.calodream_stages import AutoencoderStage, EnergiesStage, ShapesStage, cells_of
 from calogen.systems.domain import TILT_SLACK, Domain
 from calogen.systems.drawing import Precision, require_precision, solver_options, starts, stream
+from calogen.systems.faint_cut import FaintCut, FaintCutStage
 from calogen.systems.layer_stages import FLOW_PLAN
 from calogen.systems.published_vae import PUBLISHED_VAES
-from calogen.systems.shape_spaces import Autoencoder, LatentSpace, ShapeSpace, ShareSpace, patches_of
+from calogen.systems.shape_spaces import Autoencoder, Cuts, LatentSpace, ShapeSpace, ShareSpace, patches_of
 from calogen.systems.system import Preset, System
 from calogen.systems.turns import Turns
 from calogen.systems.voxel_shares import Cut
@@ -79,6 +80,7 @@ class CaloDreamConfig:
     energy_network: EnergyNetwork = field(default_factory=EnergyNetwork)
     shape_network: ShapeNetwork = field(default_factory=ShapeNetwork)
     autoencoder: Autoencoder = field(default_factory=Autoencoder)  # of the latent form
+    calibrated: bool = False  # cells too faint to be Geant4's are cut, so that there are as many
     turned: bool = False  # training showers are turned by sectors and mirrored at random, see `Turns`
     energy_evaluations: tuple[int, ...] = (8, 4, 16)  # of each layer's velocity: its bespoke solvers, the usual first
     shape_evaluations: tuple[int, ...] = (8, 4, 16)  # of the voxels' velocity
@@ -131,6 +133,7 @@ class CaloDream(System):
         self.turns = Turns(detector) if config.turned else None
         self.energy_solvers = BespokeSolvers(config.energy_evaluations)
         self.shape_solvers = BespokeSolvers(config.shape_evaluations)
+        self.faint = FaintCut(detector.n_layers)
         self.thresholds_did = NOTHING_CUT  # what the thresholds did in the last call of `sample`
 
     def parts(self) -> dict[str, nn.Module]:
@@ -144,6 +147,7 @@ class CaloDream(System):
             "shapes": self.shape_flow,
             "energy_solvers": self.energy_solvers,
             "shape_solvers": self.shape_solvers,
+            "faint": self.faint,
         }
 
     def stages(self) -> list[Stage]:
@@ -154,12 +158,14 @@ class CaloDream(System):
         if isinstance(self.space, LatentSpace):
             autoencoder = [AutoencoderStage(self, self.space, plans["autoencoder"])]
         error = self.config.solver_error
+        calibrate: list[Stage] = [FaintCutStage(self, plans["calibrate"])] if self.config.calibrated else []
         return [
             energies,
             *autoencoder,
             shapes,
             BespokeStage("energy-solver", self.energy_solvers, energies.flow_of, plans["energy-solver"], error=error),
             BespokeStage("shape-solver", self.shape_solvers, shapes.flow_of, plans["shape-solver"], error=error),
+            *calibrate,
         ]
 
     def require_upright(self, incident: Incident) -> None:
@@ -249,7 +255,8 @@ class CaloDream(System):
 
     def _showers(self, x_energy: Tensor, x: Tensor, incident: Incident) -> Showers:
         """What was drawn -> showers, with the account of what thresholds did."""
-        energy, cut = self.space.decode(x_energy, x, incident.energy, self.detector.threshold_gev.tolist())
+        cuts = Cuts(self.detector.threshold_gev.tolist(), self.faint.gev)
+        energy, cut = self.space.decode(x_energy, x, incident.energy, cuts)
         self.thresholds_did = self.thresholds_did.plus(cut)
         return points_of(Voxels(energy.cpu().numpy(), incident, self.detector))
 
@@ -317,6 +324,7 @@ DESK_PLANS: dict[str, Plan] = {
     ),
     "energy-solver": replace(BESPOKE_PLAN, steps=200),
     "shape-solver": replace(BESPOKE_PLAN, steps=150, batch_size=8),
+    "calibrate": Plan(steps=1),
 }
 
 
@@ -337,6 +345,8 @@ DS3_SHAPES = ShapeNetwork(patch=(3, 5, 2), width=240, feedforward=720)
 DESK_ENERGIES = EnergyNetwork(
     encoder_blocks=1, decoder_blocks=2, feedforward=128, velocity_width=128, velocity_depth=5, time_std=4.0
 )
+DESK_TARGETS = TargetConstants(faint_gev=1e-4, scales="bounded")
+"""A fifth of a per cent of the cells with energy have less than 0.1 MeV (on the CaloChallenge's scale)."""
 DESK_SHAPES = ShapeNetwork(width=96, heads=4, blocks=4, feedforward=288, gelu="none")
 
 
@@ -351,7 +361,13 @@ def _latent(detector: str, patch: Triple) -> CaloDreamConfig:
 PRESETS: dict[str, Preset] = {
     "dataset-2-desk": Preset(
         "electrons in the voxels of CaloChallenge's data set 2; small networks, for some thousand showers on a CPU",
-        CaloDreamConfig(energy_network=DESK_ENERGIES, shape_network=DESK_SHAPES, turned=True),
+        CaloDreamConfig(
+            scaling=DESK_TARGETS,
+            energy_network=DESK_ENERGIES,
+            shape_network=DESK_SHAPES,
+            calibrated=True,
+            turned=True,
+        ),
         DESK_PLANS,
         "calochallenge-2",
     ),
@@ -361,6 +377,7 @@ PRESETS: dict[str, Preset] = {
             energy_network=DESK_ENERGIES,
             shape_network=replace(DESK_SHAPES, patch=(3, 8, 1)),
             autoencoder=Autoencoder((Level(16, (3, 4, 1), (3, 2, 1)), Level(16))),
+            calibrated=True,
             turned=True,
         ),
         DESK_PLANS,

@@ -39,6 +39,14 @@ class Drawn(NamedTuple):
     condition: Tensor
 
 
+class Cuts(NamedTuple):
+    """Below which energies cells are empty, in each layer [L] GeV: the readout's threshold, which no cell is below in
+    the end, and what was fitted (see `FaintCut`), before the layer is scaled to its energy."""
+
+    threshold_gev: Sequence[float]
+    faint_gev: Tensor | None
+
+
 class ShapeSpace(Protocol):
     """The way from showers to what a flow learns, and from what it draws to energies of voxels.
 
@@ -54,8 +62,8 @@ class ShapeSpace(Protocol):
     def condition(self, x_energy: Tensor, incident: NDArray[Any]) -> Tensor:
         """What the flow is given [N, 1 + L] where energies of the layers were drawn."""
 
-    def decode(self, x_energy: Tensor, x: Tensor, incident: NDArray[Any], threshold_gev: Sequence[float]) -> _Decoded:
-        """Drawn numbers x [N, F] -> energies [N, V] GeV, and what the threshold cut."""
+    def decode(self, x_energy: Tensor, x: Tensor, incident: NDArray[Any], cuts: Cuts) -> _Decoded:
+        """Drawn numbers x [N, F] -> energies [N, V] GeV, and what the cuts did."""
 
 
 _Decoded = tuple[Tensor, Cut]
@@ -81,9 +89,9 @@ class ShareSpace:
         """See `ShapeSpace`."""
         return self.targets.condition(x_energy, incident)
 
-    def decode(self, x_energy: Tensor, x: Tensor, incident: NDArray[Any], threshold_gev: Sequence[float]) -> _Decoded:
+    def decode(self, x_energy: Tensor, x: Tensor, incident: NDArray[Any], cuts: Cuts) -> _Decoded:
         """See `ShapeSpace`."""
-        return self.targets.decode(x_energy, x, incident, threshold_gev)
+        return self.targets.decode(x_energy, x, incident, cuts.threshold_gev, faint_gev=cuts.faint_gev)
 
 
 class LatentSpace:
@@ -161,12 +169,12 @@ class LatentSpace:
         """See `ShapeSpace`."""
         return self.targets.condition_of_shares(self.targets.u(x_energy), incident)
 
-    def decode(self, x_energy: Tensor, x: Tensor, incident: NDArray[Any], threshold_gev: Sequence[float]) -> _Decoded:
+    def decode(self, x_energy: Tensor, x: Tensor, incident: NDArray[Any], cuts: Cuts) -> _Decoded:
         """See `ShapeSpace`."""
         z = x.unflatten(1, self.network.latent_shape).movedim(1, -1)
         z = self.scale.inverse(z.flatten(0, -2)).view(z.shape).movedim(-1, 1)
         within = self.network.decode(z, self.condition(x_energy, incident)).flatten(1)
-        return self.targets.decode_shares(x_energy, within, incident, threshold_gev)
+        return self.targets.decode_shares(x_energy, within, incident, cuts.threshold_gev, faint_gev=cuts.faint_gev)
 
 
 def grid_of(detector: Detector) -> Triple:

@@ -125,7 +125,7 @@ class VoxelLayers:
         incident: Tensor,
         threshold_gev: float | Sequence[float] | Tensor = 0.0,
         *,
-        least_share: float = 0.0,
+        least_share: float | Tensor = 0.0,
     ) -> tuple[Tensor, Cut]:
         """The inverse of `to_shares`, for any shares: each layer is scaled to its energy.
 
@@ -137,7 +137,7 @@ class VoxelLayers:
             shares: u [N, L], see `layer_energies`; shares [N, V] of any sum, negative ones count as 0.
             incident: incident energies [N] GeV.
             threshold_gev: least energy of a voxel, for all layers or of each [L]; 0 keeps everything.
-            least_share: smaller shares are 0 (the noise that was added for training).
+            least_share: smaller shares are 0 (the noise that was added for training); one, or each layer's [N, L].
 
         Returns:
             Energies [N, V] GeV in the precision of the shares, each 0 or at least the threshold, and what was cut.
@@ -148,10 +148,15 @@ class VoxelLayers:
         total = given.sum(1)
         layers = brightest(given, total, threshold.expand_as(given))
         energy, voxels = [], 0
-        for part, own, least in zip(
-            self.split(shares.within), self.per_run(layers), self.per_run(threshold[None]), strict=True
+        faintest = torch.as_tensor(least_share, device=layers.device).clamp(min=0.0).expand_as(layers)
+        for part, own, least, faint in zip(
+            self.split(shares.within),
+            self.per_run(layers),
+            self.per_run(threshold[None]),
+            self.per_run(faintest.to(shares.within.dtype)),
+            strict=True,
         ):
-            whole = _not_empty(torch.where(part >= max(least_share, 0.0), part, 0.0), part).double()
+            whole = _not_empty(torch.where(part >= faint, part, 0.0), part).double()
             kept = brightest(whole, own[..., 0], least.expand_as(own))
             voxels += int(((kept == 0) & (whole > 0) & (own > 0)).sum())
             energy.append(kept.to(part.dtype).flatten(1))

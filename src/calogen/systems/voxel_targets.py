@@ -38,6 +38,7 @@ class TargetConstants:
     logit: str = "regularised"  # one of LOGITS
     alpha: float = 1e-6  # of the logits
     noise: float = 5e-6  # shares get U(0, noise) for training; generated ones below it are 0
+    faint_gev: float = 0.0  # noise is at least this energy over that of the layer: closes the gap below real hits
     factor: float = 1 / 0.35  # f: u_0 / f must not exceed 1 (the paper prints 2.85)
     incident_gev: tuple[float, float] = (1.0, 1000.0)  # E_min, E_max, which become 0 and 1
     scales: Literal["deviation", "bounded"] = "deviation"  # of a voxel's logits; bounded: none beyond 5 in training
@@ -46,8 +47,12 @@ class TargetConstants:
         if self.logit not in LOGITS:
             raise ValueError(f"there is no logit {self.logit!r}; choose one of {', '.join(LOGITS)}")
         low, high = self.incident_gev
-        if not (0 < low < high and self.factor > 0 and 0 <= self.noise < 1):
-            raise ValueError(f"need 0 < E_min < E_max, factor > 0 and 0 <= noise < 1, got {self}")
+        if not (0 < low < high and self.factor > 0 and 0 <= self.noise < 1 and self.faint_gev >= 0):
+            raise ValueError(f"need 0 < E_min < E_max, factor > 0, 0 <= noise < 1 and faint_gev >= 0, got {self}")
+
+
+LARGEST_NOISE = 0.05
+"""Share of a layer, however little energy it has: its brightest cells stay what they are."""
 
 
 CONSTANTS: Mapping[str, TargetConstants] = MappingProxyType(
@@ -99,7 +104,7 @@ class VoxelTargets(nn.Module):
         for batch in showers:
             shares = self.shares(*batch)
             energy.add(self._energy_logit(shares.u))
-            shape.add(self._shape_logit(shares.within, rng))
+            shape.add(self._shape_logit(shares, batch[1], rng))
             total.add(shares.u[:, :1])
         for moments, part in ((energy, self.energy), (shape, self.shape), (total, self.total)):
             moments.store(part)
@@ -114,7 +119,7 @@ class VoxelTargets(nn.Module):
         """
         shares = self.shares(energy, incident)
         x = self.energy(self._energy_logit(shares.u).float())
-        shape = self.shape(self._shape_logit(shares.within, rng).float())
+        shape = self.shape(self._shape_logit(shares, incident, rng).float())
         x_inc = self.scaled_incident(incident)
         return Targets(x, shape, x_inc, self._condition(x_inc, shares.u, x))
 
@@ -129,13 +134,16 @@ class VoxelTargets(nn.Module):
         x_shape: Tensor,
         incident: NDArray[Any],
         threshold_gev: float | Sequence[float] | Tensor = 0.0,
+        *,
+        faint_gev: Tensor | None = None,
     ) -> tuple[Tensor, Cut]:
         """Targets [N, L], [N, V] and incident energies [N] GeV -> voxel energies [N, V] GeV, and what was cut.
 
-        See `VoxelLayers.from_shares`; shares below the noise are 0.
+        See `VoxelLayers.from_shares`; shares below the noise are 0, and what is below `faint_gev` [L].
         """
         within = self.logit.inverse(self.shape.inverse(x_shape))
-        return self.decode_shares(x_energy, within, incident, threshold_gev, least_share=self.constants.noise)
+        noise = self.noise(self.u(x_energy), incident)
+        return self.decode_shares(x_energy, within, incident, threshold_gev, least_share=noise, faint_gev=faint_gev)
 
     def decode_shares(
         self,
@@ -144,11 +152,18 @@ class VoxelTargets(nn.Module):
         incident: NDArray[Any],
         threshold_gev: float | Sequence[float] | Tensor = 0.0,
         *,
-        least_share: float = 0.0,
+        least_share: float | Tensor = 0.0,
+        faint_gev: Tensor | None = None,
     ) -> tuple[Tensor, Cut]:
-        """`decode` for shares [N, V] as they are, for instance those of an autoencoder."""
-        given = self._incident(incident)
-        return self.layers.from_shares(Shares(self.u(x_energy), within), given, threshold_gev, least_share=least_share)
+        """`decode` for shares [N, V] of any sum, for instance those of an autoencoder; `least_share` one or [N, L]."""
+        given, u = self._incident(incident), self.u(x_energy)
+        shares = Shares(u, within)
+        if faint_gev is not None and bool((faint_gev > 0).any()):
+            layers = self.layers.layer_energies(u, given)
+            whole = self.layers.sum(within.clamp(min=0))  # shares of a flow need not add up to one
+            faint = torch.where(layers > 0, whole * faint_gev / torch.where(layers > 0, layers, 1.0), 0.0)
+            least_share = torch.maximum(faint, torch.as_tensor(least_share).to(faint))
+        return self.layers.from_shares(shares, given, threshold_gev, least_share=least_share)
 
     def shares(self, energy: NDArray[Any], incident: NDArray[Any]) -> Shares:
         """Ratios [N, L] and shares [N, V] of showers, without noise."""
@@ -190,10 +205,22 @@ class VoxelTargets(nn.Module):
         out: Tensor = self.logit(torch.cat([u[:, :1] / factor, u[:, 1:]], dim=1))
         return out
 
-    def _shape_logit(self, within: Tensor, rng: np.random.Generator) -> Tensor:
+    def noise(self, u: Tensor, incident: NDArray[Any]) -> Tensor:
+        """Largest noise on the shares of each layer [N, L], from the ratios u [N, L] and incident energies [N] GeV."""
+        constants = self.constants
+        if not constants.faint_gev:
+            return torch.full_like(u, constants.noise)
+        layers = self.layers.layer_energies(u, self._incident(incident))
+        faint = torch.where(layers > 0, constants.faint_gev / layers, torch.inf)
+        return faint.clamp(max=LARGEST_NOISE).clamp(min=constants.noise)
+
+    def _shape_logit(self, shares: Shares, incident: NDArray[Any], rng: np.random.Generator) -> Tensor:
         """Noise is added as published, but no share exceeds 1: a layer of one voxel has no logit else."""
-        noise = rng.random(within.shape, dtype=np.float32) * np.float32(self.constants.noise)
-        out: Tensor = self.logit((within + torch.from_numpy(noise).to(within)).clamp(max=1.0))
+        within = shares.within
+        drawn = torch.from_numpy(rng.random(within.shape, dtype=np.float32)).to(within)
+        level = self.layers.per_run(self.noise(shares.u, incident).to(within))
+        noise = [part * n for part, n in zip(self.layers.split(drawn), level, strict=True)]
+        out: Tensor = self.logit((within + torch.cat([part.flatten(1) for part in noise], 1)).clamp(max=1.0))
         return out
 
     def _incident(self, incident: NDArray[Any]) -> Tensor:

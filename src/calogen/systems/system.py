@@ -55,6 +55,8 @@ class System(ABC):
         "points"  # voxels: every point of `sample` is a cell, files hold cells
     )
     joins_detectors: ClassVar[bool] = False  # whether one model learns showers of several (`AllShowers.learn_with`)
+    # stages that fit a bespoke solver: the options of `sample` that choose a solver of the same flow, and its steps
+    solvers: ClassVar[Mapping[str, tuple[str, str]]] = {}
     Config: ClassVar[type]  # frozen dataclass, JSON types, tuples, nested dataclasses
 
     def __init__(self, config: Any, detector: Detector) -> None:

@@ -48,7 +48,7 @@ TINY_CLOUDS = AllShowersConfig(
     least_threshold=0.0,
     evaluations=2,
 )
-DREAM_FLOWS = {"energy-solver": ("energy_solver", "energy_steps"), "shape-solver": ("solver", "steps")}
+DREAM_FLOWS = {"energy-solver": "energy_solver", "shape-solver": "solver"}
 
 
 def fitted(system: System, showers: Showers, folder: Path) -> Path:
@@ -195,7 +195,7 @@ def test_a_killed_study_goes_on(places: dict[str, str], tmp_path: Path) -> None:
     system, truth, train = _load(places["dream"]), _read(places["truth"]), _read(places["train"])
     request = Request(
         showers=N, flows=("shape-solver",), solvers=("euler", "bespoke"), evaluations=(1, 2), bespoke=(2,),
-        errors=("local",), plan={"steps": 2}, repeats=1, rounds=1,
+        errors=("local",), plan={"steps": 2}, repeats=1, rounds=1, batch_size=100,
     )  # fmt: skip
     folder = tmp_path / "work"
     first = study(system, truth, train, request, folder=folder)
@@ -283,8 +283,8 @@ def test_bad_requests_are_one_line(
 
 def test_flows_are_found_by_what_the_system_declares(places: dict[str, str]) -> None:
     flows = flows_of(_load(places["dream"]))
-    assert [(f.name, f.solver, f.steps) for f in flows] == [(k, *v) for k, v in DREAM_FLOWS.items()]
-    assert [f.solver for f in flows_of(_load(places["clouds"]))] == ["solver"]
+    assert {f.name: f.option for f in flows} == DREAM_FLOWS
+    assert [f.option for f in flows_of(_load(places["clouds"]))] == ["solver"]
     clouds = CaloClouds(CaloCloudsConfig(coupling_width=1, spline_width=1, flow_blocks=1, widths=(16, 16)), RINGS)
     with pytest.raises(ValueError, match="nothing to compare"):
         flows_of(clouds)
@@ -308,3 +308,24 @@ def test_the_judge_knows_a_difference_and_none(monkeypatch: pytest.MonkeyPatch) 
     halves = judge.floor(low)
     assert halves is not None
     assert halves.showers == 200
+
+
+def test_systems_walk_adaptively(places: dict[str, str]) -> None:
+    """Through the options of `sample`, each shower as if it were alone."""
+    options = {"solver": "adaptive:0.01"}
+    for state, truth, more in (("clouds", "hadrons", {}), ("dream", "truth", {"energy_solver": "adaptive"})):
+        system, incident = _load(places[state]), _read(places[truth]).incident[:5]
+        together = system.sample(incident, seed=1, **options, **more)
+        alone = system.sample(incident, seed=1, batch_size=1, **options, **more)
+        assert np.array_equal(together.offsets, alone.offsets)
+        np.testing.assert_allclose(together.x, alone.x, atol=0.1)
+        np.testing.assert_allclose(together.energy, alone.energy, rtol=0.05, atol=1e-5)
+        with pytest.raises(ValueError, match="positive tolerance"):
+            system.sample(incident, seed=1, solver="adaptive:0")
+
+
+def test_the_command_line_takes_a_tolerance(places: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "new.h5"
+    arguments = ["sample", places["dream"], "-n", "2", "--pdg", "11", "--energy", "20:60", "--angles", "perpendicular"]
+    assert main([*arguments, "--set", "solver=adaptive:0.1", "-o", str(out), "-q"]) == 0
+    assert len(_read(str(out))) == 2

@@ -130,8 +130,8 @@ def solvers(
         seed=seed,
     )
     use_threads(threads)
-    state = read_state(state)
-    system = calogen.systems.load(state, device=device)
+    path = read_state(state)
+    system = calogen.systems.load(path, device=device)
     flows_of(system, flows)
     request = replace(request, options=sample_options(system, changes))
     true = _part(truth, system.detector, TEST, "truth")
@@ -142,7 +142,7 @@ def solvers(
             made = study(
                 *(system, true, others, request),
                 folder=folder,
-                names=(Path(state).stem, truth.name),
+                names=(Path(state).name.removesuffix(".safetensors"), truth.name),
                 progress=report,
                 quiet=quiet,
             )

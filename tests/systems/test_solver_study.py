@@ -193,10 +193,17 @@ def _read(path: str) -> Showers:
 
 def test_a_killed_study_goes_on(places: dict[str, str], tmp_path: Path) -> None:
     system, truth, train = _load(places["dream"]), _read(places["truth"]), _read(places["train"])
+    solvers: dict[str, Any] = {"solvers": ("euler", "bespoke"), "evaluations": (1, 2), "bespoke": (2,)}
     request = Request(
-        showers=N, flows=("shape-solver",), solvers=("euler", "bespoke"), evaluations=(1, 2), bespoke=(2,),
-        errors=("local",), plan={"steps": 2}, repeats=1, rounds=1, batch_size=100,
-    )  # fmt: skip
+        showers=N,
+        flows=("shape-solver",),
+        **solvers,
+        errors=("local",),
+        plan={"steps": 2},
+        repeats=1,
+        rounds=1,
+        batch_size=100,
+    )
     folder = tmp_path / "work"
     first = study(system, truth, train, request, folder=folder)
 

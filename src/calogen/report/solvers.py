@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from calogen.evaluate.solver_scores import SolverScore, SolverStudy
 from calogen.report.browser import templates
@@ -97,7 +97,10 @@ def _panel(axes: Axes, study: SolverStudy, flow: str, quantity: str) -> None:
             capsize=2,
             label=name_of(solver),
         )
-    axes.set_xscale("log", base=2 if quantity == "evaluations" else 10)
+    evaluations = quantity == "evaluations"
+    axes.set_xscale("log", base=2 if evaluations else 10)
+    if not evaluations:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -15,8 +15,9 @@ from calogen import Incident
 from calogen.cli import main
 from calogen.data.projection import voxelize
 from calogen.detector.catalog import CALOCHALLENGE_1_PIONS, CALOCHALLENGE_2, CALOCHALLENGE_3, ILD_ECAL
-from calogen.systems.calodream import PRESETS, CaloDream, CaloDreamConfig, EnergyNetwork, ShapeNetwork, patches_of
+from calogen.systems.calodream import PRESETS, CaloDream, CaloDreamConfig, EnergyNetwork, ShapeNetwork
 from calogen.systems.drawing import stream
+from calogen.systems.shape_spaces import patches_of
 from calogen.train import Plan
 
 TINY = CaloDreamConfig(
@@ -24,8 +25,8 @@ TINY = CaloDreamConfig(
         width=16, heads=2, encoder_blocks=1, decoder_blocks=1, feedforward=16, velocity_width=16, time_std=2.0
     ),
     shape_network=ShapeNetwork(patch=(3, 4, 1), width=12, heads=2, blocks=1, feedforward=16),
-    energy_evaluations=2,
-    shape_evaluations=2,
+    energy_evaluations=(2,),
+    shape_evaluations=(2, 3),
 )
 
 
@@ -64,7 +65,7 @@ def test_layers_hold_the_energies_that_were_drawn(fitted: CaloDream, request_: I
     z = np.stack([stream(4, i).standard_normal(RINGS.n_layers + RINGS.n_cells, dtype=np.float32) for i in range(12)])
     noise = torch.from_numpy(z[:, : RINGS.n_layers])
     x = fitted.energy_flow.sample(
-        fitted.targets.scaled_incident(request_.energy), noise=noise, solver=fitted.energy_solver
+        fitted.targets.scaled_incident(request_.energy), noise=noise, solver=fitted.energy_solvers.of()
     )
     u = fitted.targets.u(x)
     drawn = fitted.targets.layers.layer_energies(u, torch.from_numpy(request_.energy.astype(np.float64))).numpy()
@@ -90,6 +91,8 @@ def test_no_cell_is_below_its_threshold_and_each_has_one_point(fitted: CaloDream
         ({"energy_solver": "leapfrog"}, "unknown solver 'leapfrog'"),
         ({"solver": "euler", "steps": 0}, "give at least 1"),
         ({"precision": "int8"}, "unknown precision"),
+        ({"evaluations": 5}, "no bespoke solver has 5 evaluations; this state's have 2, 3"),
+        ({"energy_evaluations": 3}, "this state's have 2"),
     ],
 )
 def test_wrong_options(fitted: CaloDream, request_: Incident, options: dict, message: str) -> None:
@@ -104,6 +107,20 @@ def test_solvers_agree_when_fine(fitted: CaloDream, request_: Incident) -> None:
     two = fitted.sample(request_, seed=2, solver="three_eighths", steps=12, **options)
     np.testing.assert_allclose(one.energy_per_layer, two.energy_per_layer, rtol=1e-3, atol=1e-6)
     assert abs(one.n_points - two.n_points) <= 0.01 * one.n_points
+
+
+def test_solvers_of_one_state_differ_and_say_what_they_cost(fitted: CaloDream, request_: Incident) -> None:
+    """The first of the configuration is the usual one; each asks the network as often as it says."""
+    usual, two, three = (fitted.sample(request_, seed=2, evaluations=n).energy for n in (0, 2, 3))
+    np.testing.assert_array_equal(usual, two)
+    assert len(two) != len(three) or not np.allclose(two, three)
+    asked: list[int] = []
+    hook = fitted.shape_flow.network.time.register_forward_hook(lambda *_: asked.append(1))
+    for n in (2, 3):
+        asked.clear()
+        fitted.sample(request_, seed=2, evaluations=n)
+        assert len(asked) == n
+    hook.remove()
 
 
 def test_inclined_and_mixed_showers_are_refused() -> None:

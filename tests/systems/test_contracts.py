@@ -17,11 +17,13 @@ from toys import toy_showers
 
 from calogen import ILD_ECAL, Detector, Incident, Showers
 from calogen.detector.catalog import CATALOG
+from calogen.networks.voxel_vae import Level
 from calogen.systems import PRESETS, SYSTEMS, System, bespoke_stage, kind_calibration_stage
 from calogen.systems.allshowers import AllShowersConfig
 from calogen.systems.caloclouds import CaloCloudsConfig
 from calogen.systems.calodream import CaloDreamConfig, EnergyNetwork, ShapeNetwork
 from calogen.systems.calohadronic import CaloHadronicConfig
+from calogen.systems.shape_spaces import Autoencoder
 from calogen.systems.state import State
 from calogen.train import LearnedStage, Plan, SolvedStage
 
@@ -91,8 +93,8 @@ SMALL = {
                 width=16, heads=2, encoder_blocks=1, decoder_blocks=1, feedforward=16, velocity_width=16
             ),
             shape_network=ShapeNetwork(patch=(3, 4, 1), width=12, heads=2, blocks=1, feedforward=16),
-            energy_evaluations=2,
-            shape_evaluations=2,
+            energy_evaluations=(2,),
+            shape_evaluations=(2, 3),
         ),
         RINGS,
         toy_voxels(80),
@@ -100,6 +102,14 @@ SMALL = {
         22,
     ),
 }
+SMALL["calodream, latent"] = replace(
+    SMALL["calodream"],
+    config=replace(
+        SMALL["calodream"].config,
+        shape_network=ShapeNetwork(patch=(1, 2, 3), width=12, heads=2, blocks=1, feedforward=16),
+        autoencoder=Autoencoder((Level(4, (3, 4, 1), (3, 2, 1)), Level(4)), width=8),
+    ),
+)
 
 
 def few_steps(system: System, steps: int) -> dict[str, Plan]:
@@ -118,11 +128,11 @@ def quick() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=SYSTEMS)
+@pytest.fixture(scope="module", params=SMALL)
 def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[System, Small]:
-    """Each system, fitted for a few steps."""
+    """Each system, in each of its forms, fitted for a few steps."""
     small = SMALL[request.param]
-    system = SYSTEMS[request.param].create(small.config, small.detector, seed=1)
+    system = SYSTEMS[request.param.partition(",")[0]].create(small.config, small.detector, seed=1)
     run = tmp_path_factory.mktemp("run") / "fit"
     system.fit(small.showers, few_steps(system, 8), run_dir=run, progress=False)
     return system, small
@@ -141,7 +151,7 @@ def same(a: Showers, b: Showers) -> bool:
 
 
 def test_every_system_is_here() -> None:
-    assert set(SMALL) == set(SYSTEMS) == set(PRESETS)
+    assert {name.partition(",")[0] for name in SMALL} == set(SYSTEMS) == set(PRESETS)
 
 
 def test_every_preset_has_a_plan_for_every_stage() -> None:

@@ -8,8 +8,8 @@ noise, 1 is data.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,40 @@ class BespokeSolver(nn.Module):
             slopes.append(velocity(x_i, t))
             x_i = self.step(i, x, slopes)
         return x_i
+
+
+class BespokeSolvers(nn.Module):
+    """Solvers of one flow with different numbers of evaluations: time against quality, chosen when showers are drawn.
+
+    Args:
+        evaluations: of each, the usual one first; those with an even number start as midpoint, the others as Euler.
+
+    Raises:
+        ValueError: for no solver, or the same number twice.
+    """
+
+    def __init__(self, evaluations: Sequence[int]) -> None:
+        super().__init__()
+        if not evaluations or len(set(evaluations)) < len(evaluations):
+            raise ValueError(f"evaluations {tuple(evaluations)}: give at least one number, and each of them once")
+        self.evaluations = tuple(evaluations)
+        self.each = nn.ModuleDict({str(n): BespokeSolver(n, "euler" if n % 2 else "midpoint") for n in evaluations})
+
+    def __iter__(self) -> Iterator[BespokeSolver]:
+        return (self.of(n) for n in self.evaluations)
+
+    def of(self, evaluations: int = 0) -> BespokeSolver:
+        """The solver with so many evaluations; 0: the usual one.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        n = evaluations or self.evaluations[0]
+        if n not in self.evaluations:
+            raise ValueError(
+                f"no bespoke solver has {n} evaluations; this state's have {', '.join(map(str, self.evaluations))}"
+            )
+        return cast(BespokeSolver, self.each[str(n)])
 
 
 class Integrator(Protocol):

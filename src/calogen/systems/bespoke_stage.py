@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calogen.methods.bespoke import BespokeSolver, Path, global_error, local_error, reference_path
+from calogen.methods.bespoke import BespokeSolver, BespokeSolvers, Path, global_error, local_error, reference_path
 from calogen.methods.solvers import Velocity
 from calogen.train import Batch, LearnedStage, Plan
 from calogen.train.streams import numpy_stream
@@ -58,7 +58,7 @@ class BespokeStage(LearnedStage):
 
     Args:
         name: of the stage.
-        solver: what is fitted; its number of evaluations is its own.
+        solver: what is fitted; its number of evaluations is its own. Several are fitted side by side.
         flow_of: makes the flow of a batch of showers.
         plan: how it is fitted; `BESPOKE_PLAN` for most. Its showers stand for those of the pool.
         error: the `local` truncation error, good from any start, or the `global` one: what counts in the end, worth
@@ -70,7 +70,7 @@ class BespokeStage(LearnedStage):
     def __init__(
         self,
         name: str,
-        solver: BespokeSolver,
+        solver: BespokeSolver | BespokeSolvers,
         flow_of: FlowOf,
         plan: Plan = BESPOKE_PLAN,
         *,
@@ -81,7 +81,7 @@ class BespokeStage(LearnedStage):
         if error not in ERRORS:
             raise ValueError(f"unknown error {error!r} of a solver; known are 'local' and 'global'")
         self.name, self.model, self.plan = name, solver, plan
-        self.solver = solver
+        self.solvers = [solver] if isinstance(solver, BespokeSolver) else list(solver)
         self.flow_of = flow_of
         self.error = ERRORS[error]
         self.size, self.reference_steps = showers or POOL, reference_steps
@@ -112,9 +112,9 @@ class BespokeStage(LearnedStage):
         return problem.velocity, _joined(paths), problem.counts
 
     def loss(self, batch: Batch) -> Tensor:
-        """Truncation error [N] of each shower."""
+        """Truncation error [N] of each shower, the sum of all solvers."""
         velocity, path, counts = batch
-        return self.error(self.solver, velocity, path, counts)
+        return torch.stack([self.error(solver, velocity, path, counts) for solver in self.solvers]).sum(0)
 
     def weights(self, batch: Batch) -> Tensor:
         """1 [N], 0 for showers without points."""

@@ -2,6 +2,7 @@
 
 E -> flow, layer after layer -> u_0 = E_visible / E, u_i = E_i / (E_i + all behind it)
 E, u -> flow of all voxels together, patches that see each other -> share of each voxel in its layer
+       (or of latent numbers, which an autoencoder makes voxels of)
        | shares below the noise are nothing; cut at the threshold, layers keep their energies
      showers: one point in the middle of each voxel with energy
 """
@@ -19,20 +20,24 @@ from calogen.data.incident import Incident
 from calogen.data.projection import points_of
 from calogen.data.showers import Showers
 from calogen.data.voxels import Voxels
-from calogen.detector.geometry import Detector, PolarCells, tilt
+from calogen.detector.geometry import Detector, tilt
 from calogen.methods.autoregressive_flow import AutoregressiveFlow
-from calogen.methods.bespoke import BespokeSolver
+from calogen.methods.bespoke import BespokeSolvers
 from calogen.methods.flow_matching import FlowMatching
 from calogen.networks.autoregressive_transformer import AutoregressiveTransformer
-from calogen.networks.patches import Patches
+from calogen.networks.grid_convolution import Triple
 from calogen.networks.voxel_positions import FixedFrequencies
 from calogen.networks.voxel_transformer import VoxelTransformer
-from calogen.systems.bespoke_stage import BESPOKE_PLAN
-from calogen.systems.calodream_stages import EnergiesStage, ShapesStage, solver_stages
+from calogen.networks.voxel_vae import Level
+from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
+from calogen.systems.calodream_stages import AutoencoderStage, EnergiesStage, ShapesStage, cells_of
 from calogen.systems.domain import TILT_SLACK, Domain
 from calogen.systems.drawing import Precision, require_precision, solver_options, starts, stream
 from calogen.systems.layer_stages import FLOW_PLAN
+from calogen.systems.published_vae import PUBLISHED_VAES
+from calogen.systems.shape_spaces import Autoencoder, LatentSpace, ShapeSpace, ShareSpace, patches_of
 from calogen.systems.system import Preset, System
+from calogen.systems.turns import Turns
 from calogen.systems.voxel_shares import Cut
 from calogen.systems.voxel_targets import TargetConstants, VoxelTargets
 from calogen.train import Plan, Stage
@@ -56,7 +61,7 @@ class EnergyNetwork:
 class ShapeNetwork:
     """Sizes of the shape network (Table 2)."""
 
-    patch: tuple[int, int, int] = (3, 16, 1)  # layers, angles, radii of a patch
+    patch: Triple = (3, 16, 1)  # layers, angles, radii of a patch
     width: int = 480  # D
     heads: int = 6
     blocks: int = 6
@@ -73,8 +78,11 @@ class CaloDreamConfig:
     scaling: TargetConstants = field(default_factory=TargetConstants)  # logits, noise, f
     energy_network: EnergyNetwork = field(default_factory=EnergyNetwork)
     shape_network: ShapeNetwork = field(default_factory=ShapeNetwork)
-    energy_evaluations: int = 8  # of each layer's velocity by the bespoke solver
-    shape_evaluations: int = 8  # of the voxels' velocity by the bespoke solver
+    autoencoder: Autoencoder = field(default_factory=Autoencoder)  # of the latent form
+    turned: bool = False  # training showers are turned by sectors and mirrored at random, see `Turns`
+    energy_evaluations: tuple[int, ...] = (8, 4, 16)  # of each layer's velocity: its bespoke solvers, the usual first
+    shape_evaluations: tuple[int, ...] = (8, 4, 16)  # of the voxels' velocity
+    solver_error: Literal["global", "local"] = "global"  # the truncation error that the solvers are fitted by
 
 
 class CaloDream(System):
@@ -103,8 +111,13 @@ class CaloDream(System):
                 time_std=energies.time_std,
             )
         )
+        self.space: ShapeSpace = (
+            LatentSpace(self.targets, detector, config.autoencoder, shapes.patch)
+            if config.autoencoder.levels
+            else ShareSpace(self.targets, patches_of(detector, shapes.patch))
+        )
         network = VoxelTransformer(
-            patches_of(detector, shapes.patch),
+            self.space.patches,
             1 + detector.n_layers,
             width=shapes.width,
             heads=shapes.heads,
@@ -114,27 +127,40 @@ class CaloDream(System):
             causal=shapes.causal,
             gelu=shapes.gelu,
         )
-        self.shape_flow = FlowMatching(network, detector.n_cells, sigma_min=0.0, stratified=True)
-        self.energy_solver = BespokeSolver(config.energy_evaluations)
-        self.shape_solver = BespokeSolver(config.shape_evaluations)
+        self.shape_flow = FlowMatching(network, self.space.patches.voxels, sigma_min=0.0, stratified=True)
+        self.turns = Turns(detector) if config.turned else None
+        self.energy_solvers = BespokeSolvers(config.energy_evaluations)
+        self.shape_solvers = BespokeSolvers(config.shape_evaluations)
         self.thresholds_did = NOTHING_CUT  # what the thresholds did in the last call of `sample`
 
     def parts(self) -> dict[str, nn.Module]:
         """See `System`."""
+        autoencoder = {"autoencoder": self.space.module} if isinstance(self.space, LatentSpace) else {}
         return {
             "domain": self.domain,
             "targets": self.targets,
             "energies": self.energy_flow,
+            **autoencoder,
             "shapes": self.shape_flow,
-            "energy_solver": self.energy_solver,
-            "shape_solver": self.shape_solver,
+            "energy_solvers": self.energy_solvers,
+            "shape_solvers": self.shape_solvers,
         }
 
     def stages(self) -> list[Stage]:
-        """The two flows, then their solvers."""
+        """The flow of the energies, the autoencoder if there is one, the flow of the shapes, then their solvers."""
         plans = DESK_PLANS
-        flows: list[Stage] = [EnergiesStage(self, plans["energies"]), ShapesStage(self, plans["shapes"])]
-        return [*flows, *solver_stages(self, plans["energy-solver"], plans["shape-solver"])]
+        energies, shapes = EnergiesStage(self, plans["energies"]), ShapesStage(self, plans["shapes"])
+        autoencoder: list[Stage] = []
+        if isinstance(self.space, LatentSpace):
+            autoencoder = [AutoencoderStage(self, self.space, plans["autoencoder"])]
+        error = self.config.solver_error
+        return [
+            energies,
+            *autoencoder,
+            shapes,
+            BespokeStage("energy-solver", self.energy_solvers, energies.flow_of, plans["energy-solver"], error=error),
+            BespokeStage("shape-solver", self.shape_solvers, shapes.flow_of, plans["shape-solver"], error=error),
+        ]
 
     def require_upright(self, incident: Incident) -> None:
         """Refuse inclined particles: the networks are not told directions.
@@ -158,8 +184,10 @@ class CaloDream(System):
         progress: bool = False,
         first: int = 0,
         solver: str = "bespoke",
+        evaluations: int = 0,
         steps: int = 20,
         energy_solver: str = "bespoke",
+        energy_evaluations: int = 0,
         energy_steps: int = 8,
         precision: Precision = "float32",
     ) -> Showers:
@@ -171,10 +199,11 @@ class CaloDream(System):
             batch_size: showers computed together.
             progress: show a bar.
             first: index of the first of these showers in a larger request.
-            solver: of the flow of the voxels: `bespoke`, with as many evaluations as the configuration says, or one of
-                `calogen.methods.solvers.STEPS`.
+            solver: of the flow of the voxels: `bespoke`, or one of `calogen.methods.solvers.STEPS`.
+            evaluations: of a bespoke solver: one of the numbers in the configuration; 0: the first of them.
             steps: of a solver that is not bespoke (published: 20 of three_eighths, 80 evaluations).
             energy_solver: the same for the energies of the layers.
+            energy_evaluations: the same for them.
             energy_steps: the same for them (published: 50 of three_eighths in each layer, 9,000 evaluations).
             precision: of the shape network's products.
 
@@ -183,8 +212,8 @@ class CaloDream(System):
         """
         self.domain.check(incident)
         require_precision(precision)
-        shapes = solver_options(solver, steps, self.shape_solver)
-        energies = solver_options(energy_solver, energy_steps, self.energy_solver)
+        shapes = solver_options(solver, steps, self.shape_solvers.of(evaluations))
+        energies = solver_options(energy_solver, energy_steps, self.energy_solvers.of(energy_evaluations))
         for part in self.parts().values():
             part.eval()
         self.thresholds_did = NOTHING_CUT
@@ -206,45 +235,53 @@ class CaloDream(System):
         shapes: dict[str, Any],
         precision: Precision,
     ) -> Showers:
-        n_layers, n_cells = self.detector.n_layers, self.detector.n_cells
+        n_layers, n_numbers = self.detector.n_layers, self.space.patches.voxels
         streams = [stream(seed, first + i) for i in range(len(incident))]
-        z = np.stack([own.standard_normal(n_layers + n_cells, dtype=np.float32) for own in streams])
+        z = np.stack([own.standard_normal(n_layers + n_numbers, dtype=np.float32) for own in streams])
         noise = torch.from_numpy(z).to(self.device)
-        x = self.energy_flow.sample(
+        x_energy = self.energy_flow.sample(
             self.targets.scaled_incident(incident.energy), noise=noise[:, :n_layers], **energies
         )
-        condition = self.targets.condition(x, incident.energy)
+        condition = self.space.condition(x_energy, incident.energy)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            shape = self.shape_flow.sample(condition, noise=noise[:, n_layers:], **shapes)
-        energy, cut = self._decoded(x, shape.float(), incident)
+            x = self.shape_flow.sample(condition, noise=noise[:, n_layers:], **shapes)
+        return self._showers(x_energy, x.float(), incident)
+
+    def _showers(self, x_energy: Tensor, x: Tensor, incident: Incident) -> Showers:
+        """What was drawn -> showers, with the account of what thresholds did."""
+        energy, cut = self.space.decode(x_energy, x, incident.energy, self.detector.threshold_gev.tolist())
         self.thresholds_did = self.thresholds_did.plus(cut)
         return points_of(Voxels(energy.cpu().numpy(), incident, self.detector))
 
-    def _decoded(self, x: Tensor, shape: Tensor, incident: Incident) -> tuple[Tensor, Cut]:
-        return self.targets.decode(x, shape, incident.energy, self.detector.threshold_gev.tolist())
+    def reconstruct(
+        self, showers: Showers, *, seed: int, batch_size: int = 32, progress: bool = False, first: int = 0
+    ) -> Showers:
+        """See `System`: showers to latent numbers and back, the energies of their layers kept."""
+        space = self.space
+        if not isinstance(space, LatentSpace):
+            return super().reconstruct(showers, seed=seed, batch_size=batch_size, progress=progress, first=first)
+        self.domain.check(showers.incident)
+        space.module.eval()
+        self.thresholds_did = NOTHING_CUT
+        with torch.inference_mode():
+            batches = [
+                self._reconstruct_batch(
+                    space, showers[np.arange(start, min(start + batch_size, len(showers)))], seed, first + start
+                )
+                for start in starts(len(showers), batch_size, progress)
+            ]
+        return Showers.concatenate(batches) if batches else Showers.empty(self.detector)
+
+    def _reconstruct_batch(self, space: LatentSpace, showers: Showers, seed: int, first: int) -> Showers:
+        energy, incident = cells_of(showers)
+        x_energy, _ = self.targets.encode_energies(energy, incident)
+        streams = [stream(seed, first + i) for i in range(len(showers))]
+        noise = np.stack([own.standard_normal(space.patches.voxels, dtype=np.float32) for own in streams])
+        drawn = space.encode_with(energy, incident, torch.from_numpy(noise))
+        return self._showers(x_energy, drawn.x, showers.incident)
 
 
 NOTHING_CUT = Cut(0, 0, 0.0, 0)
-
-
-def patches_of(detector: Detector, patch: tuple[int, int, int]) -> Patches:
-    """Patches of the detector's cells; rings lie where their inner edges are, as shares of the largest radius."""
-    layout, rings = [], []
-    outermost = max(_outer(layer.cells) for layer in detector.layers)
-    for layer in detector.layers:
-        cells = layer.cells
-        if isinstance(cells, PolarCells):
-            layout.append((cells.n_alpha, cells.n_r))
-            rings.append([r / outermost for r in cells.r_edges_mm[:-1]])
-        else:
-            layout.append((cells.n_x, cells.n_y))
-            rings.append([k / cells.n_y for k in range(cells.n_y)])
-    alike = all(part == layout[0] for part in layout)
-    return Patches.of_layers(layout, patch, rings=None if alike else rings)
-
-
-def _outer(cells: Any) -> float:
-    return float(cells.r_edges_mm[-1]) if isinstance(cells, PolarCells) else 1.0
 
 
 DESK_PLANS: dict[str, Plan] = {
@@ -265,6 +302,19 @@ DESK_PLANS: dict[str, Plan] = {
         validation_showers=200,
         keep="last",
     ),
+    "autoencoder": Plan(
+        steps=3000,
+        batch_size=32,
+        optimizer="adamw",
+        learning_rate=2e-3,
+        schedule="cosine",
+        warmup_steps=200,
+        weight_decay=0.0,
+        grad_clip=1.0,
+        validate_every=500,
+        validation_showers=200,
+        keep="last",
+    ),
     "energy-solver": replace(BESPOKE_PLAN, steps=200),
     "shape-solver": replace(BESPOKE_PLAN, steps=150, batch_size=8),
 }
@@ -277,6 +327,7 @@ def _published(epochs: int, batch_size: int, learning_rate: float, schedule: Lit
 PUBLISHED_PLANS: dict[str, Plan] = {
     # Energies: the code's one cycle up to 2e-3 in batches of 4000; the paper has a cosine from 1e-3 in 4096.
     "energies": _published(500, 4000, 2e-3, "onecycle"),
+    "autoencoder": _published(200, 128, 1e-3, "cosine"),  # epochs are not in the paper
     "shapes": _published(800, 64, 1e-3, "cosine"),
     "energy-solver": BESPOKE_PLAN,
     "shape-solver": BESPOKE_PLAN,
@@ -286,16 +337,42 @@ DS3_SHAPES = ShapeNetwork(patch=(3, 5, 2), width=240, feedforward=720)
 DESK_ENERGIES = EnergyNetwork(
     encoder_blocks=1, decoder_blocks=2, feedforward=128, velocity_width=128, velocity_depth=5, time_std=4.0
 )
+DESK_SHAPES = ShapeNetwork(width=96, heads=4, blocks=4, feedforward=288, gelu="none")
+
+
+def _latent(detector: str, patch: Triple) -> CaloDreamConfig:
+    """The published latent form; its autoencoder sees no angle beyond the seam."""
+    return CaloDreamConfig(
+        shape_network=ShapeNetwork(patch=patch, width=240, feedforward=960, blocks=10),
+        autoencoder=Autoencoder(PUBLISHED_VAES[detector].levels, around=False),
+    )
+
 
 PRESETS: dict[str, Preset] = {
     "dataset-2-desk": Preset(
         "electrons in the voxels of CaloChallenge's data set 2; small networks, for some thousand showers on a CPU",
+        CaloDreamConfig(energy_network=DESK_ENERGIES, shape_network=DESK_SHAPES, turned=True),
+        DESK_PLANS,
+        "calochallenge-2",
+    ),
+    "dataset-2-latent-desk": Preset(
+        "the same in latent numbers of an autoencoder whose angles close to a circle",
         CaloDreamConfig(
             energy_network=DESK_ENERGIES,
-            shape_network=ShapeNetwork(width=96, heads=4, blocks=4, feedforward=288, gelu="none"),
+            shape_network=replace(DESK_SHAPES, patch=(3, 8, 1)),
+            autoencoder=Autoencoder((Level(16, (3, 4, 1), (3, 2, 1)), Level(16))),
+            turned=True,
         ),
         DESK_PLANS,
         "calochallenge-2",
+    ),
+    "dataset-3-desk": Preset(
+        "electrons in the voxels of CaloChallenge's data set 3; small networks, for some thousand showers on a CPU",
+        CaloDreamConfig(
+            energy_network=DESK_ENERGIES, shape_network=replace(DESK_SHAPES, patch=(3, 25, 2)), turned=True
+        ),
+        DESK_PLANS,
+        "calochallenge-3",
     ),
     "published": Preset(
         "CaloDREAM as submitted for data set 2 of the CaloChallenge: its networks and plans, fits its weights",
@@ -308,6 +385,19 @@ PRESETS: dict[str, Preset] = {
         "the same for data set 3",
         CaloDreamConfig(shape_network=DS3_SHAPES),
         PUBLISHED_PLANS | {"shapes": _published(600, 64, 1e-3, "cosine")},
+        "calochallenge-3",
+    ),
+    "published-latent": Preset(
+        "the latent form of CaloDREAM (laViT) for data set 2",
+        _latent("calochallenge-2", (3, 1, 1)),
+        PUBLISHED_PLANS | {"shapes": _published(800, 128, 1e-3, "cosine")},
+        "calochallenge-2",
+    ),
+    "published-latent-3": Preset(
+        "the same for data set 3",
+        # Its strides are those that give the published latent grid; the paper prints others (see `published_vae`).
+        _latent("calochallenge-3", (3, 2, 2)),
+        PUBLISHED_PLANS | {"shapes": _published(400, 128, 1e-3, "cosine")},
         "calochallenge-3",
     ),
 }

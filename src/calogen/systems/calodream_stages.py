@@ -1,4 +1,4 @@
-"""How CaloDREAM is fitted: energies of the layers, shapes within them, and the solvers of both flows."""
+"""How CaloDREAM is fitted: energies of the layers, shapes within them, and the autoencoder in front of these."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from calogen.data.projection import voxelize
 from calogen.data.showers import Showers
-from calogen.systems.bespoke_stage import BespokeStage, FlowProblem
-from calogen.systems.voxel_targets import Targets
+from calogen.systems.bespoke_stage import FlowProblem
+from calogen.systems.shape_spaces import LatentSpace
 from calogen.train import Batch, LearnedStage, Plan
 from calogen.train.streams import numpy_stream
 
@@ -42,10 +42,12 @@ class _VoxelStage(LearnedStage):
     def __init__(self, system: CaloDream, plan: Plan) -> None:
         self.system, self.plan = system, plan
 
-    def targets(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Targets:
-        """Targets and conditions of some of the showers."""
+    def cells(
+        self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """`cells_of` some of the showers, turned at random where the system learns so."""
         energy, incident = cells_of(showers[indices])
-        return self.system.targets.encode(energy, incident, rng)
+        return (energy if self.system.turns is None else self.system.turns(energy, rng)), incident
 
 
 class EnergiesStage(_VoxelStage):
@@ -69,6 +71,8 @@ class EnergiesStage(_VoxelStage):
         self.model.to("cpu")  # where the showers are
         self.system.domain.fit(showers.incident)
         self.system.targets.fit(in_batches(showers), numpy_stream(self.name, "noise"))
+        if self.system.turns is not None:
+            self.system.turns.average(self.system.targets.shape)
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         """What the flow learns [N, L] and is given [N, 1]; there is nothing random in it, so it is made once."""
@@ -97,19 +101,45 @@ class EnergiesStage(_VoxelStage):
         return FlowProblem(self.system.energy_flow.velocity(x, c), noise, ones)
 
 
+class AutoencoderStage(_VoxelStage):
+    """Fit the autoencoder of the latent form: shares of voxels to latent numbers and back."""
+
+    name = "autoencoder"
+
+    def __init__(self, system: CaloDream, space: LatentSpace, plan: Plan) -> None:
+        super().__init__(system, plan)
+        self.space, self.model = space, space.network
+
+    def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """Shares [N, layers, angles, radii] and conditions [N, 1 + L]."""
+        return self.space.shares(*self.cells(showers, indices, rng))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Binary cross-entropy + β KL [N]."""
+        return self.space.loss(*batch)
+
+
 class ShapesStage(_VoxelStage):
-    """Fit the flow of the shares of voxels in their layers, given the layers of Geant4."""
+    """Fit the flow of the shares of voxels in their layers, or of their latent numbers, given the layers of Geant4."""
 
     name = "shapes"
 
     def __init__(self, system: CaloDream, plan: Plan) -> None:
         super().__init__(system, plan)
-        self.model = nn.ModuleDict({"flow": system.shape_flow})
+        learned: dict[str, nn.Module] = {"flow": system.shape_flow}
+        if isinstance(system.space, LatentSpace):
+            learned["scale"] = system.space.scale
+        self.model = nn.ModuleDict(learned)
+
+    def prepare(self, showers: Showers) -> None:
+        """Scale the latent numbers, of which the autoencoder is final now."""
+        if isinstance(self.system.space, LatentSpace):
+            self.system.space.module.eval()
+            self.system.space.fit(in_batches(showers), numpy_stream(self.name, "noise"))
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """What the flow learns [N, V] and is given [N, 1 + L]."""
-        made = self.targets(showers, indices, rng)
-        return made.shape, made.condition
+        """What the flow learns [N, F] and is given [N, 1 + L]."""
+        return self.system.space.encode(*self.cells(showers, indices, rng), rng)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the velocity [N]."""
@@ -118,16 +148,7 @@ class ShapesStage(_VoxelStage):
 
     def flow_of(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> FlowProblem:
         """The flow of the shapes of some showers, for a solver."""
-        made = self.targets(showers, indices, numpy_stream(self.name, "layers"))
-        noise = torch.from_numpy(rng.standard_normal(tuple(made.shape.shape), dtype=np.float32)).to(made.condition)
+        x, condition = self.system.space.encode(*cells_of(showers[indices]), numpy_stream(self.name, "layers"))
+        noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32)).to(condition)
         ones = torch.ones(len(noise), dtype=torch.int64, device=noise.device)
-        return FlowProblem(self.system.shape_flow.velocity(made.condition, ones), noise, ones)
-
-
-def solver_stages(system: CaloDream, energies: Plan, shapes: Plan) -> list[BespokeStage]:
-    """Fit the bespoke solvers of both flows."""
-    of_energies, of_shapes = EnergiesStage(system, energies), ShapesStage(system, shapes)
-    return [
-        BespokeStage("energy-solver", system.energy_solver, of_energies.flow_of, energies, error="global"),
-        BespokeStage("shape-solver", system.shape_solver, of_shapes.flow_of, shapes),
-    ]
+        return FlowProblem(self.system.shape_flow.velocity(condition, ones), noise, ones)

@@ -125,6 +125,16 @@ class System(ABC):
         `first` is the index of the first of them in a larger request: shards of it, put together, are its showers.
         """
 
+    def reconstruct(
+        self, showers: Showers, *, seed: int, batch_size: int = 64, progress: bool = False, first: int = 0
+    ) -> Showers:
+        """Showers as the system's autoencoder or tokens give them back; arguments as for `sample`.
+
+        Raises:
+            ValueError: for a system or configuration that has neither.
+        """
+        raise ValueError(f"this state of {self.name!r} draws showers directly: it has no code to reconstruct them from")
+
     def transforms(self) -> dict[str, Any]:
         """The fitted transforms in plain JSON, for readers of a state's header."""
         return {}

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class TargetConstants:
     noise: float = 5e-6  # shares get U(0, noise) for training; generated ones below it are 0
     factor: float = 1 / 0.35  # f: u_0 / f must not exceed 1 (the paper prints 2.85)
     incident_gev: tuple[float, float] = (1.0, 1000.0)  # E_min, E_max, which become 0 and 1
+    scales: Literal["deviation", "bounded"] = "deviation"  # of a voxel's logits; bounded: none beyond 5 in training
 
     def __post_init__(self) -> None:
         if self.logit not in LOGITS:
@@ -102,6 +103,8 @@ class VoxelTargets(nn.Module):
             total.add(shares.u[:, :1])
         for moments, part in ((energy, self.energy), (shape, self.shape), (total, self.total)):
             moments.store(part)
+        if self.constants.scales == "bounded":
+            shape.bound(self.shape)
 
     def encode(self, energy: NDArray[Any], incident: NDArray[Any], rng: np.random.Generator) -> Targets:
         """Voxel energies [N, V] and incident energies [N], both GeV; `rng` draws the noise on the shares.

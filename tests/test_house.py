@@ -28,6 +28,7 @@ FLOORS = {
     "export": 6,
     "scale": 6,
     "bench": 6,
+    "solver_study": 6,
     "cli": 7,
     "__main__": 8,
 }

@@ -14,6 +14,7 @@ UNITS = {
     "train": ("minutes",),
     "calibrate": ("GeV", "mm"),
     "evaluate": ("GeV",),
+    "solvers": ("GeV", "minutes"),
     "bench": ("GeV", "milliseconds"),
     "convert": ("GeV", "mm", "ns"),
     "convert-weights": (),

@@ -110,11 +110,11 @@ def score_repeats(
     The error of a mean over R trainings is that of the third samples together, and the spread that trainings have
     beyond it. An AUC below its floor is as good as one at its floor.
     """
-    measured = {"auc": _mean([(c.auc, c.auc_error) for c in trained], settings.folds)}
+    measured = {"auc": mean_auc(trained, settings)}
     measured["jsd"] = _mean([(c.jsd, c.jsd_error) for c in trained], settings.folds)
     if halves:
         carried = sum(1 / n for n in trained[0].sizes) / sum(1 / n for n in halves[0].sizes)
-        floors = {"auc": _mean([(c.auc, c.auc_error) for c in halves], settings.folds)}
+        floors = {"auc": mean_auc(halves, settings)}
         value, error = _mean([(c.jsd, c.jsd_error) for c in halves], settings.folds)
         floors["jsd"] = (value * carried, error * carried)
         errors = {k: math.hypot(measured[k][1], floors[k][1]) for k in floors}
@@ -134,6 +134,11 @@ def score_repeats(
         notes=_notes(trained, scores[0], settings),
         seconds=sum(c.seconds for c in (*trained, *halves)),
     )
+
+
+def mean_auc(trained: Sequence[Classified], settings: ClassifierSettings) -> tuple[float, float]:
+    """AUC of repeated trainings on one pair of samples, and its error (see `score_repeats`)."""
+    return _mean([(c.auc, c.auc_error) for c in trained], settings.folds)
 
 
 def _mean(values: Sequence[tuple[float, float]], folds: int) -> tuple[float, float]:

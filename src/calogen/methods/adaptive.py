@@ -43,6 +43,10 @@ LEAST_STEP = 1e-6
 NAME = "adaptive"
 
 
+class UnreachedToleranceError(ValueError):
+    """A tolerance that the steps of a solver cannot keep."""
+
+
 class AdaptiveSolver:
     """Steps as long as the error lets them be, judged and chosen for each set by its own points alone.
 
@@ -99,7 +103,8 @@ class AdaptiveSolver:
         """From noise x [P, F] at t = 0 to data at t = 1.
 
         Raises:
-            ValueError: a velocity that does not know its sets, or a tolerance that cannot be reached.
+            ValueError: a velocity that does not know its sets.
+            UnreachedToleranceError: the tolerance cannot be kept.
         """
         if not isinstance(velocity, SetVelocity):
             raise ValueError("an adaptive solver needs a velocity that knows its sets: a SetVelocity")
@@ -113,11 +118,13 @@ class AdaptiveSolver:
         evaluations = 1
         while bool((state.t < 1).any()):
             if evaluations + len(A) > self.most_evaluations:
-                raise ValueError(self._given_up(state, f"are not at t = 1 after {evaluations} evaluations"))
+                raise UnreachedToleranceError(
+                    self._given_up(state, f"are not at t = 1 after {evaluations} evaluations")
+                )
             state = self._step(state)
             evaluations += len(A)
             if bool(((state.length < LEAST_STEP) & (state.t < 1)).any()):
-                raise ValueError(self._given_up(state, f"need steps in time below {LEAST_STEP}"))
+                raise UnreachedToleranceError(self._given_up(state, f"need steps in time below {LEAST_STEP}"))
             done = state.t >= 1
             if bool(done.any()):
                 here = per_point(done, state.velocity.counts)[:, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 PAGE = "index.html"
@@ -12,8 +12,8 @@ FILES = (PAGE, "scores.json", "scores.csv")
 """What a report's folder holds, and nothing else."""
 
 
-def check_place(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that is in the way.
+def check_place(out: Path, overwrite: bool, files: Collection[str] = FILES) -> None:
+    """Refuse a folder that is in the way; one that holds no others than `files` may be replaced.
 
     Raises:
         ValueError: its parent is missing, it is a file, it is not to be replaced, or it holds something else.
@@ -29,16 +29,16 @@ def check_place(out: Path, overwrite: bool) -> None:
     held = {p.name for p in out.iterdir()}
     if held and not overwrite:
         raise ValueError(f"{out} exists; choose another folder or allow overwriting")
-    if held - set(FILES):
-        raise ValueError(f"{out} holds {sorted(held - set(FILES))[0]!r}, which is no part of a report; choose another")
+    if held - set(files):
+        raise ValueError(f"{out} holds {sorted(held - set(files))[0]!r}, which is no part of a report; choose another")
 
 
-def write_folder(out: Path, contents: Mapping[str, str]) -> None:
-    """Write `contents` (text by file name) beside `out` and put them in its place at once."""
+def write_folder(out: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write `contents` (text or bytes by file name) beside `out` and put them in its place at once."""
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         for name, content in contents.items():
-            (partial / name).write_text(content, encoding="utf-8")
+            (partial / name).write_bytes(content.encode() if isinstance(content, str) else content)
         partial.chmod(0o755)
         _put_in_place(partial, out)
     finally:

@@ -17,7 +17,7 @@ from calogen.evaluate.observables import Binning, observe_all
 GENERATED = "#2f6fdd"
 FILE_SHOWERS = 500  # showers behind the figure of a file
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.linewidth": 0.8,
@@ -46,7 +46,7 @@ def file_summary(showers: Showers) -> Figure:
     detector = part.detector
     seen = observe_all([part], Binning.of(detector), detector)
     layers = np.arange(detector.n_layers)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 6.4), layout="constrained")
         (spectrum, visible, hits), (profile, radial, picture) = figure.subplots(2, 3)
         spectrum.hist(seen.incident_energy, bins=30, color=GENERATED, alpha=0.8)

@@ -116,6 +116,7 @@ class AllShowers(System):
 
     name: ClassVar[str] = "allshowers"
     joins_detectors: ClassVar[bool] = True
+    solvers: ClassVar[Mapping[str, str]] = {"solver": "solver"}
     Config: ClassVar[type] = AllShowersConfig
 
     def __init__(self, config: AllShowersConfig, detector: Detector) -> None:

@@ -55,6 +55,7 @@ class System(ABC):
         "points"  # voxels: every point of `sample` is a cell, files hold cells
     )
     joins_detectors: ClassVar[bool] = False  # whether one model learns showers of several (`AllShowers.learn_with`)
+    solvers: ClassVar[Mapping[str, str]] = {}  # stages that fit a bespoke solver -> option of `sample` for that flow's
     Config: ClassVar[type]  # frozen dataclass, JSON types, tuples, nested dataclasses
 
     def __init__(self, config: Any, detector: Detector) -> None:

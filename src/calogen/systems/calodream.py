@@ -9,6 +9,7 @@ E, u -> flow of all voxels together, patches that see each other -> share of eac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -91,6 +92,7 @@ class CaloDream(System):
     """Showers of one kind of particle at normal incidence, in the cells of a calorimeter."""
 
     name: ClassVar[str] = "calodream"
+    solvers: ClassVar[Mapping[str, str]] = {"shape-solver": "solver", "energy-solver": "energy_solver"}
     Config: ClassVar[type] = CaloDreamConfig
     events: ClassVar[Literal["points", "voxels"]] = "voxels"
 
@@ -205,9 +207,10 @@ class CaloDream(System):
             batch_size: showers computed together.
             progress: show a bar.
             first: index of the first of these showers in a larger request.
-            solver: of the flow of the voxels: `bespoke`, or one of `calogen.methods.solvers.STEPS`.
+            solver: of the flow of the voxels: `bespoke`, or one of `calogen.methods.bespoke.SOLVERS`.
             evaluations: of a bespoke solver: one of the numbers in the configuration; 0: the first of them.
-            steps: of a solver that is not bespoke (published: 20 of three_eighths, 80 evaluations).
+            steps: equal ones, of a solver that is neither bespoke nor adaptive (published: 20 of three_eighths, which
+                are 80 evaluations).
             energy_solver: the same for the energies of the layers.
             energy_evaluations: the same for them.
             energy_steps: the same for them (published: 50 of three_eighths in each layer, 9,000 evaluations).

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from calogen.methods.adaptive import NAME as ADAPTIVE
 from calogen.methods.adaptive import AdaptiveSolver
 from calogen.methods.conditional import mean_per_set
-from calogen.methods.solvers import STEPS, Step, Velocity, integrate, rk4
+from calogen.methods.solvers import STEPS, SetVelocity, Step, Velocity, integrate, rk4
 
 LEAST_STEP = 0.01
 """No step in time gets shorter than this part of an equal step: times stay apart in float32, whatever is learned."""
@@ -97,8 +97,10 @@ class BespokeSolver(nn.Module):
 
     def integrate(self, velocity: Velocity, x: Tensor) -> Tensor:
         """From noise x (any shape) at t = 0 to data at t = 1."""
-        x_i, slopes = x, list[Tensor]()
-        for i, t in enumerate(self.times()[:-1].to(x)):
+        x_i, slopes, times = x, list[Tensor](), self.times()[:-1].to(x)
+        if isinstance(velocity, SetVelocity) and velocity.schedule is not None and not torch.is_grad_enabled():
+            velocity.schedule(times)
+        for i, t in enumerate(times):
             slopes.append(velocity(x_i, t))
             x_i = self.step(i, x, slopes)
         return x_i

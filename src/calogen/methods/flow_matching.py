@@ -79,7 +79,10 @@ class FlowMatching(Conditional):
     def velocity(self, c: Condition, counts: Tensor) -> SetVelocity:
         """v(x, t) for conditions c [N, C] and counts [N]: packed x [P, F], t a scalar or one a set [N] -> [P, F]."""
         network = bound(self.network, c, counts)
-        return SetVelocity(lambda x, t: network(x, t.expand(len(c))), counts, narrowing(self.velocity, c, counts))
+        schedule = getattr(network, "schedule", None)
+        return SetVelocity(
+            lambda x, t: network(x, t.expand(len(c))), counts, narrowing(self.velocity, c, counts), schedule
+        )
 
     def draw_t(self, n: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Times of training [n], uniform in [0, 1)."""

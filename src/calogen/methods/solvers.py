@@ -27,6 +27,8 @@ class SetVelocity:
     """points of each set [N], sum P"""
     narrow: Callable[[Tensor], SetVelocity] | None = None
     """the velocity of the sets of these numbers alone, where it can be had"""
+    schedule: Callable[[Tensor], None] | None = None
+    """takes the times [S] at which it will be asked for, where it is faster to know them beforehand"""
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """x [P, F], t a scalar or one a set [N] -> dx/dt [P, F]."""

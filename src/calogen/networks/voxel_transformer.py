@@ -17,6 +17,9 @@ from calogen.networks.voxel_positions import LearnedFrequencies
 ROWS = 512
 """Patches that go through all blocks together without gradient, or one shower: 480 numbers of each are 1 MB."""
 
+FEW = 4
+"""Showers: one alone takes a sixth less time with its modulations made beforehand, a hundred take no less."""
+
 SLOWEST = 10_000.0
 """Ratio of the frequencies of a time's features (Vaswani et al., arXiv:1706.03762)."""
 
@@ -158,9 +161,11 @@ class BoundVoxelTransformer:
         """Compute what depends on time for evaluations at `times` [S], all at once.
 
         For a few showers that is faster: a third of the parameters is read once instead of S times. The numbers kept
-        are S · N · (6 · blocks + 2) · D. Other times may still be asked for.
+        are S · N · (6 · blocks + 2) · D. Other times may still be asked for. For more showers nothing is done.
         """
         n = len(self.context)
+        if n > FEW:
+            return
         with torch.autocast(times.device.type, enabled=False):
             each = self._modulations(times.repeat_interleave(n), self.context.repeat(len(times), 1))
         for k, t in enumerate(times.tolist()):

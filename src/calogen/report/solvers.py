@@ -32,7 +32,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     "adaptive": ("#7a4fc9", "P", "--"),
     "bespoke, local": ("#2f6fdd", "o", "-"),
     "bespoke, global": ("#12356f", "s", "-"),
-    "stored": ("#c22f2f", "*", "none"),
+    "stored": ("#c22f2f", "*", ":"),
 }
 """Colour, marker and line of a solver."""
 TITLES = {"three_eighths": "3/8 rule", "rk4": "RK4", "stored": "bespoke, stored"}

@@ -85,8 +85,8 @@ def settings_of(
                 for tolerance in request.tolerances:
                     yield Setting(flow, family, f"tolerance {tolerance:g}", AdaptiveSolver(tolerance), BIG)
             elif family == STORED:
-                for stage in flow.stages:
-                    yield Setting(flow, family, _label(stage.solver), stage.solver, stage.solver.steps)
+                for solver in (solver for stage in flow.stages for solver in stage.solvers):
+                    yield Setting(flow, family, _label(solver), solver, solver.steps)
         if BESPOKE in request.solvers:
             yield from _fitted(flow, system, training, request, folder, quiet)
 

@@ -40,7 +40,7 @@ TITLES = {"three_eighths": "3/8 rule", "rk4": "RK4", "stored": "bespoke, stored"
 
 def columns() -> tuple[str, ...]:
     """Heads of the table of scores."""
-    return ("solver", "", "evaluations", "AUC", "CPU [ms]", "fit")
+    return ("solver", "", "evaluations", "AUC", "CPU, ms", "fit")
 
 
 def row(score: SolverScore) -> tuple[str, ...]:

@@ -34,8 +34,8 @@ TINY_DREAM = CaloDreamConfig(
         width=16, heads=2, encoder_blocks=1, decoder_blocks=1, feedforward=16, velocity_width=16, time_std=2.0
     ),
     shape_network=ShapeNetwork(patch=(3, 4, 1), width=12, heads=2, blocks=1, feedforward=16),
-    energy_evaluations=2,
-    shape_evaluations=2,
+    energy_evaluations=(2,),
+    shape_evaluations=(2,),
 )
 TINY_CLOUDS = AllShowersConfig(
     whole_widths=(16,),

@@ -32,7 +32,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     "adaptive": ("#7a4fc9", "P", "--"),
     "bespoke, local": ("#2f6fdd", "o", "-"),
     "bespoke, global": ("#12356f", "s", "-"),
-    "stored": ("#c22f2f", "*", "none"),
+    "stored": ("#c22f2f", "*", ":"),
 }
 """Colour, marker and line of a solver."""
 TITLES = {"three_eighths": "3/8 rule", "rk4": "RK4", "stored": "bespoke, stored"}
@@ -40,7 +40,7 @@ TITLES = {"three_eighths": "3/8 rule", "rk4": "RK4", "stored": "bespoke, stored"
 
 def columns() -> tuple[str, ...]:
     """Heads of the table of scores."""
-    return ("solver", "", "evaluations", "AUC", "CPU [ms]", "fit")
+    return ("solver", "", "evaluations", "AUC", "CPU, ms", "fit")
 
 
 def row(score: SolverScore) -> tuple[str, ...]:

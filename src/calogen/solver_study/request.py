@@ -15,7 +15,7 @@ from calogen.systems.bespoke_stage import ERRORS
 
 BESPOKE = "bespoke"
 STORED = "stored"
-"""The bespoke solver that the state has."""
+"""The bespoke solvers that the state has."""
 SOLVERS = (*STEPS, ADAPTIVE, BESPOKE, STORED)
 
 Error = Literal["local", "global"]

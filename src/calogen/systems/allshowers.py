@@ -38,10 +38,10 @@ from calogen.systems.kind_calibration import KindCalibration
 from calogen.systems.kind_calibration_stage import KindCalibrateStage
 from calogen.systems.layer_counts import CountSampling, LayerFlow, rescale, whole
 from calogen.systems.layer_stages import FLOW_PLAN, FLOW_STUDENT_PLAN, LayerFlowStage, LayerStudentStage
-from calogen.systems.particles import ELECTROMAGNETIC, KINDS, Particles, PublishedParticles
+from calogen.systems.particles import ELECTROMAGNETIC, KINDS, Particles, PublishedParticles, is_hadronic
 from calogen.systems.points import across
 from calogen.systems.profile_targets import LayerProfile
-from calogen.systems.section_points import PLANE_AND_ENERGY, LayerPointTransform, SectionPoints, StandardPoints
+from calogen.systems.section_points import PLANE_AND_ENERGY, Given, LayerPointTransform, SectionPoints, StandardPoints
 from calogen.systems.system import Preset, System
 from calogen.train import Plan, Stage, StageReport
 from calogen.train.fit import fingerprint
@@ -330,7 +330,8 @@ class AllShowers(System):
         layer = np.repeat(np.tile(np.arange(self.detector.n_layers), len(counts)), counts.ravel())
         target = profile.energy * self.calibration.factor("energy", incident)
         mean = np.repeat((target / np.maximum(counts, 1)).ravel(), counts.ravel())
-        x, y, energy = self.points.decode(latent.float(), layer, mean)
+        given = Given(layer, np.repeat(is_hadronic(incident.pdg), per_shower), mean)
+        x, y, energy = self.points.decode(latent.float(), given)
         if config.profile == "sections":
             energy = rescale(energy, counts, target)
         if config.halo_mm > 0 and config.profile == "sections":

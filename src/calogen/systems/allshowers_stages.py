@@ -13,7 +13,8 @@ from calogen.data.showers import Showers
 from calogen.methods.matching import match
 from calogen.systems.bespoke_stage import FlowProblem
 from calogen.systems.layer_stages import LayerFlowStage
-from calogen.systems.section_points import PLANE_AND_ENERGY, LayerPoints
+from calogen.systems.particles import is_hadronic
+from calogen.systems.section_points import PLANE_AND_ENERGY, Given, LayerPoints
 from calogen.train import Batch, LearnedStage, Plan
 from calogen.train.streams import numpy_stream
 
@@ -61,7 +62,7 @@ class PointsStage(LearnedStage):
                 part.to(self.system.particles.mean.device)
             stage.prepare(companion.showers)
         view = self.system.view(showers)
-        self.system.points.fit(LayerPoints(view.x, view.y, view.energy), view.layer, mean_energy(view))
+        self.system.points.fit(LayerPoints(view.x, view.y, view.energy), given_of(view))
 
     def counts(self, showers: Showers) -> NDArray[np.integer]:
         """Points of the showers as they are viewed."""
@@ -83,7 +84,7 @@ class PointsStage(LearnedStage):
         """Of one detector: points of Geant4, layer by layer."""
         view = self.system.view(showers)[indices]
         points = LayerPoints(view.x, view.y, view.energy)
-        latent = self.system.points.encode(points, view.layer, mean_energy(view)).cpu()
+        latent = self.system.points.encode(points, given_of(view)).cpu()
         noise = rng.standard_normal((view.n_points, PLANE_AND_ENERGY), dtype=np.float32)
         per_layer = view.counts_per_layer
         if self.system.config.matched:
@@ -137,10 +138,10 @@ MEMBERS = 4
 """Tensors of the batch of one detector."""
 
 
-def mean_energy(view: Showers) -> NDArray[np.float64]:
-    """Mean energy [P] GeV of the points of the same shower and layer, at each point."""
+def given_of(view: Showers) -> Given:
+    """What Geant4's showers tell of their points before they are drawn."""
     n = view.detector.n_layers
     where = view.shower_index * n + view.layer
     counts = view.counts_per_layer.ravel()
-    mean: NDArray[np.float64] = (view.energy_per_layer.ravel() / np.maximum(counts, 1))[where]
-    return mean
+    mean = (view.energy_per_layer.ravel() / np.maximum(counts, 1))[where]
+    return Given(view.layer, is_hadronic(view.incident.pdg)[view.shower_index], mean)

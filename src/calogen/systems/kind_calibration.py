@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calogen.data.incident import Incident
-from calogen.systems.particles import ELECTROMAGNETIC, KINDS, kinds_of
+from calogen.systems.particles import KINDS, is_hadronic, kinds_of
 
 Quantity = Literal["occupancy", "energy"]
 
@@ -92,7 +92,7 @@ class KindCalibration(nn.Module):
 
 def _group(incident: Incident) -> NDArray[np.int64]:
     """0 for electromagnetic showers, 1 for the others [N]."""
-    return (~np.isin(incident.pdg, ELECTROMAGNETIC)).astype(np.int64)
+    return is_hadronic(incident.pdg).astype(np.int64)
 
 
 def _part(of: Seen, rows: NDArray[Any]) -> Seen:

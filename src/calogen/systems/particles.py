@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calogen.data.incident import Incident
@@ -15,6 +17,12 @@ KINDS = (11, -11, 22, 130, 211, -211, 321, -321, 2112, -2112, 2212, -2212)
 
 ELECTROMAGNETIC = (11, -11, 22)
 """Those whose showers are electromagnetic throughout."""
+
+
+def is_hadronic(pdg: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which particles' showers are not electromagnetic throughout [N]."""
+    return ~np.isin(pdg, ELECTROMAGNETIC)
+
 
 LEAST_STD = 1e-3
 """A scale that no training sample is narrower than: showers of one energy have none."""

@@ -361,8 +361,14 @@ def _latent(detector: str, patch: Triple) -> CaloDreamConfig:
     )
 
 
+def _preset(about: str, config: CaloDreamConfig, plans: dict[str, Plan], detector: str) -> Preset:
+    """With the plans of the stages that the configuration has."""
+    has = {"autoencoder": bool(config.autoencoder.levels), "calibrate": config.calibrated}
+    return Preset(about, config, {name: plan for name, plan in plans.items() if has.get(name, True)}, detector)
+
+
 PRESETS: dict[str, Preset] = {
-    "dataset-2-desk": Preset(
+    "dataset-2-desk": _preset(
         "electrons in the voxels of CaloChallenge's data set 2; small networks, for some thousand showers on a CPU",
         CaloDreamConfig(
             scaling=DESK_TARGETS,
@@ -374,7 +380,7 @@ PRESETS: dict[str, Preset] = {
         DESK_PLANS,
         "calochallenge-2",
     ),
-    "dataset-2-latent-desk": Preset(
+    "dataset-2-latent-desk": _preset(
         "the same in latent numbers of an autoencoder whose angles close to a circle",
         CaloDreamConfig(
             energy_network=DESK_ENERGIES,
@@ -386,7 +392,7 @@ PRESETS: dict[str, Preset] = {
         DESK_PLANS,
         "calochallenge-2",
     ),
-    "dataset-3-desk": Preset(
+    "dataset-3-desk": _preset(
         "electrons in the voxels of CaloChallenge's data set 3; small networks, for some thousand showers on a CPU",
         CaloDreamConfig(
             energy_network=DESK_ENERGIES, shape_network=replace(DESK_SHAPES, patch=(3, 25, 2)), turned=True
@@ -394,26 +400,26 @@ PRESETS: dict[str, Preset] = {
         DESK_PLANS,
         "calochallenge-3",
     ),
-    "published": Preset(
+    "published": _preset(
         "CaloDREAM as submitted for data set 2 of the CaloChallenge: its networks and plans, fits its weights",
         # Sizes of the submission, which Table 1 does not have: the number of parameters it registered says so.
         CaloDreamConfig(),
         PUBLISHED_PLANS,
         "calochallenge-2",
     ),
-    "published-3": Preset(
+    "published-3": _preset(
         "the same for data set 3",
         CaloDreamConfig(shape_network=DS3_SHAPES),
         PUBLISHED_PLANS | {"shapes": _published(600, 64, 1e-3, "cosine")},
         "calochallenge-3",
     ),
-    "published-latent": Preset(
+    "published-latent": _preset(
         "the latent form of CaloDREAM (laViT) for data set 2",
         _latent("calochallenge-2", (3, 1, 1)),
         PUBLISHED_PLANS | {"shapes": _published(800, 128, 1e-3, "cosine")},
         "calochallenge-2",
     ),
-    "published-latent-3": Preset(
+    "published-latent-3": _preset(
         "the same for data set 3",
         # Its strides are those that give the published latent grid; the paper prints others (see `published_vae`).
         _latent("calochallenge-3", (3, 2, 2)),

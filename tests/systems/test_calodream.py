@@ -15,6 +15,7 @@ from calogen import Incident
 from calogen.cli import main
 from calogen.data.projection import voxelize
 from calogen.detector.catalog import CALOCHALLENGE_1_PIONS, CALOCHALLENGE_2, CALOCHALLENGE_3, ILD_ECAL
+from calogen.systems import bespoke_stage, faint_cut
 from calogen.systems.calodream import PRESETS, CaloDream, CaloDreamConfig, EnergyNetwork, ShapeNetwork
 from calogen.systems.drawing import stream
 from calogen.systems.shape_spaces import patches_of
@@ -157,3 +158,32 @@ def test_from_file_to_file(tmp_path: Path) -> None:
     assert type(made) is type(voxels)
     again = system.sample(voxels.incident, seed=1)
     np.testing.assert_allclose(made.energy, voxelize(again)[0].energy, rtol=1e-3, atol=1e-6)
+
+
+def test_the_challenges_own_files_can_be_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As downloaded: MeV, no name of a detector inside. The state samples that detector."""
+    monkeypatch.setattr(bespoke_stage, "POOL", 2)
+    monkeypatch.setattr(faint_cut, "SHOWERS", 4)
+    rng = np.random.default_rng(0)
+    energy = rng.exponential(0.02, (40, CALOCHALLENGE_2.n_cells)) * (rng.random((40, CALOCHALLENGE_2.n_cells)) < 0.1)
+    incident = Incident.gun(40, pdg=11, energy=(20.0, 30.0), angles="perpendicular", seed=1)
+    calogen.write(
+        tmp_path / "dataset_2_1.hdf5",
+        calogen.Voxels(energy.astype(np.float32), incident, CALOCHALLENGE_2),
+        format="calochallenge",
+    )
+    small = {
+        "energy_network.decoder_blocks": 1,
+        "shape_network.width": 12,
+        "shape_network.blocks": 1,
+        "shape_evaluations": "2",
+        "energy_evaluations": "2",
+        "*.steps": 1,
+        "*.batch_size": 4,
+    }
+    options = [part for key, value in small.items() for part in ("--set", f"{key}={value}")]
+    run = str(tmp_path / "run")
+    assert main(["train", "calodream", "--data", str(tmp_path / "dataset_2_1.hdf5"), "-o", run, *options, "-q"]) == 0
+    made = calogen.load(tmp_path / "run" / "state.safetensors").sample(incident[:2], seed=1)
+    assert made.detector == CALOCHALLENGE_2
+    np.testing.assert_array_less(made.visible_energy, 2.857 * incident.energy[:2])

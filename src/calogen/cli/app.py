@@ -24,7 +24,7 @@ COMMANDS = {
     "simulate": Command("simulate:simulate", "make showers with Geant4"),
     "train": Command("train:train", "fit a system to showers"),
     "sample": Command("sample:sample", "draw showers from a trained system"),
-    "reconstruct": Command("reconstruct:reconstruct", "take showers through the code of a trained system and back"),
+    "reconstruct": Command("reconstruct:reconstruct", "take showers through a system's code and back"),
     "calibrate": Command("calibrate:calibrate", "fit the factors of a trained system again"),
     "evaluate": Command("evaluate:evaluate", "judge showers against Geant4, on one page"),
     "solvers": Command("solvers:solvers", "compare the solvers of a state's flows"),

@@ -121,16 +121,11 @@ def test_bad_data_are_refused(bad: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("n", [3, 40, 400])
-def test_values_a_little_beyond_those_fitted_stay_near(n: int) -> None:
-    """Few values do not reach the outer knots: what comes next lies on a line, not at the other end of the world."""
-    generator = torch.Generator().manual_seed(n)
-    x, xy = torch.randn(n, 1, generator=generator), torch.randn(n, 2, generator=generator).exp()
-    each, radial = GaussianQuantiles(1), RadialQuantiles()
-    each.fit(x)
+def test_radii_a_little_beyond_those_fitted_stay_near(n: int) -> None:
+    """Few points do not reach the outer knots: what comes next lies on a line, not at the other end of the world."""
+    xy = torch.randn(n, 2, generator=torch.Generator().manual_seed(n)).exp()
+    radial = RadialQuantiles()
     radial.fit(xy)
-    ends = torch.stack([x.min() - 0.2 * x.std(), x.max() + 0.2 * x.std()])[:, None]
-    assert float(each(ends).abs().max()) < 5
-    farthest = xy[xy.norm(dim=1).argmax()][None]
-    assert float(radial(1.2 * farthest).norm()) < 6
-    for transform, beyond in ((each, ends), (radial, 1.2 * farthest)):
-        torch.testing.assert_close(transform.inverse(transform(beyond)), beyond, rtol=1e-3, atol=1e-4)
+    beyond = 1.2 * xy[xy.norm(dim=1).argmax()][None]
+    assert float(radial(beyond).norm()) < 6
+    torch.testing.assert_close(radial.inverse(radial(beyond)), beyond, rtol=1e-3, atol=1e-4)

@@ -30,30 +30,23 @@ def _increasing(knots: Tensor) -> Tensor:
     return knots
 
 
-def _tails(knots: Tensor, place: Tensor, n: int) -> Tensor:
-    """Knots [..., K] whose place [K] among n sorted values is beyond the last or before the first: the line goes on.
+def _tail(knots: Tensor, place: Tensor, n: int) -> Tensor:
+    """Knots [K] whose place [K] is beyond the last of n sorted values: the line goes on.
 
-    Few values do not reach the outer levels. Were their knots the extreme value itself, one a little beyond it would
+    Few values do not reach the outer levels. Were their knots the largest value itself, one a little beyond it would
     be mapped to the other end of the world.
     """
-    knots, last = knots.clone(), knots.shape[-1] - 1
-    inside = ((place >= 0) & (place <= n - 1)).nonzero()[:, 0]
-    if len(inside) < 2:
-        return knots
-    first, end = int(inside[0]), int(inside[-1])
-    run = max(1, min(TAIL_KNOTS, end - first))
-    steps = torch.arange(1, knots.shape[-1] + 1, dtype=knots.dtype)
-    if end < last:
-        slope = (knots[..., end] - knots[..., end - run]) / run
-        knots[..., end + 1 :] = knots[..., end, None] + slope[..., None] * steps[: last - end]
-    if first > 0:
-        slope = (knots[..., first + run] - knots[..., first]) / run
-        knots[..., :first] = knots[..., first, None] - slope[..., None] * steps[:first].flip(0)
+    knots, end = knots.clone(), int((place <= n - 1).sum()) - 1
+    beyond = len(knots) - 1 - end
+    if beyond > 0 and end > 0:
+        run = min(TAIL_KNOTS, end)
+        slope = (knots[end] - knots[end - run]) / run
+        knots[end + 1 :] = knots[end] + slope * torch.arange(1, beyond + 1, dtype=knots.dtype)
     return knots
 
 
 TAIL_KNOTS = 8
-"""Knots from which the slope of a line beyond the values is taken: half a standard deviation."""
+"""Knots from which the slope of a line beyond the values is taken: 0.4 standard deviations."""
 LEAST_SPAN, LEAST_GAP = 1e-9, 1e-7
 ROUND_OFF = 1e-6
 """Relative; knots are stored as float32 and must stay apart there."""
@@ -87,11 +80,10 @@ class GaussianQuantiles(nn.Module):
             raise ValueError(f"quantiles need finite x [N >= 2, {self.knots.shape[0]}], got {list(x.shape)}")
         levels = torch.special.ndtr(self._grid().double())
         ordered = x.double().sort(dim=0).values
-        wanted = levels * len(x) - 0.5
-        place = wanted.clamp(0, len(x) - 1)
+        place = (levels * len(x) - 0.5).clamp(0, len(x) - 1)
         low = place.floor().long().clamp(max=len(x) - 2)
         knots = torch.lerp(ordered[low], ordered[low + 1], (place - low)[:, None]).T
-        self.knots.copy_(_increasing(_tails(knots, wanted, len(x))))
+        self.knots.copy_(_increasing(knots))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] -> z [N, D]."""
@@ -140,7 +132,7 @@ class RadialQuantiles(nn.Module):
         low = place.floor().long().clamp(max=len(xy) - 2)
         knots = torch.lerp(ordered[low], ordered[low + 1], place - low)
         knots[0] = 0.0
-        self.knots.copy_(_increasing(_tails(knots, wanted, len(xy))))
+        self.knots.copy_(_increasing(_tail(knots, wanted, len(xy))))
 
     def forward(self, xy: Tensor) -> Tensor:
         """Points [P, 2] -> [P, 2]."""

@@ -31,7 +31,7 @@ LATENT = replace(
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> CaloDream:
     system = CaloDream.create(LATENT, RINGS, seed=1)
     plans = few_steps(system, 12)
-    plans["autoencoder"] = replace(plans["autoencoder"], steps=120, validate_every=60, learning_rate=1e-2)
+    plans["code"] = replace(plans["code"], steps=120, validate_every=60, learning_rate=1e-2)
     system.fit(toy_voxels(160), plans, run_dir=tmp_path_factory.mktemp("run") / "a", progress=False)
     return system
 

@@ -70,9 +70,18 @@ def as_toml(members: dict[str, Any]) -> str:
 
     blocks = []
     for name, values in to_dict(members).items():
-        lines = [f"# {key} = none" if v is None else f"{key} = {json.dumps(v)}" for key, v in _flat(values)]
+        lines = [f"# {key} = none" if v is None else f"{key} = {_value(v)}" for key, v in _flat(values)]
         blocks.append("\n".join([f"[{name}]", *lines]))
     return "\n\n".join(blocks)
+
+
+def _value(value: Any) -> str:
+    """As TOML writes it; a group in a list stands on its line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_value(v)}' for key, v in value.items())}}}"
+    return json.dumps(value)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -158,7 +158,7 @@ class CaloDream(System):
         energies, shapes = EnergiesStage(self, plans["energies"]), ShapesStage(self, plans["shapes"])
         autoencoder: list[Stage] = []
         if isinstance(self.space, LatentSpace):
-            autoencoder = [AutoencoderStage(self, self.space, plans["autoencoder"])]
+            autoencoder = [AutoencoderStage(self, self.space, plans["code"])]
         error = self.config.solver_error
         calibrate: list[Stage] = [FaintCutStage(self, plans["calibrate"])] if self.config.calibrated else []
         return [
@@ -312,7 +312,7 @@ DESK_PLANS: dict[str, Plan] = {
         validation_showers=200,
         keep="last",
     ),
-    "autoencoder": Plan(
+    "code": Plan(
         steps=3000,
         batch_size=32,
         optimizer="adamw",
@@ -338,7 +338,7 @@ def _published(epochs: int, batch_size: int, learning_rate: float, schedule: Lit
 PUBLISHED_PLANS: dict[str, Plan] = {
     # Energies: the code's one cycle up to 2e-3 in batches of 4000; the paper has a cosine from 1e-3 in 4096.
     "energies": _published(500, 4000, 2e-3, "onecycle"),
-    "autoencoder": _published(200, 128, 1e-3, "cosine"),  # epochs are not in the paper
+    "code": _published(200, 128, 1e-3, "cosine"),  # epochs are not in the paper
     "shapes": _published(800, 64, 1e-3, "cosine"),
     "energy-solver": BESPOKE_PLAN,
     "shape-solver": BESPOKE_PLAN,
@@ -363,7 +363,7 @@ def _latent(detector: str, patch: Triple) -> CaloDreamConfig:
 
 def _preset(about: str, config: CaloDreamConfig, plans: dict[str, Plan], detector: str) -> Preset:
     """With the plans of the stages that the configuration has."""
-    has = {"autoencoder": bool(config.autoencoder.levels), "calibrate": config.calibrated}
+    has = {"code": bool(config.autoencoder.levels), "calibrate": config.calibrated}
     return Preset(about, config, {name: plan for name, plan in plans.items() if has.get(name, True)}, detector)
 
 

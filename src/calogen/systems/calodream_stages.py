@@ -104,7 +104,7 @@ class EnergiesStage(_VoxelStage):
 class AutoencoderStage(_VoxelStage):
     """Fit the autoencoder of the latent form: shares of voxels to latent numbers and back."""
 
-    name = "autoencoder"
+    name = "code"
 
     def __init__(self, system: CaloDream, space: LatentSpace, plan: Plan) -> None:
         super().__init__(system, plan)

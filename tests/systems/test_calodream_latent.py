@@ -59,8 +59,8 @@ def test_what_is_learned_is_standardised(fitted: CaloDream) -> None:
     space = space_of(fitted)
     drawn = space.encode(*cells_of(toy_voxels(160)), np.random.default_rng(5))
     by_channel = drawn.x.unflatten(1, space.network.latent_shape).transpose(0, 1).flatten(1)
-    np.testing.assert_allclose(by_channel.mean(1), 0, atol=0.05)
-    np.testing.assert_allclose(by_channel.std(1), 1, atol=0.05)
+    np.testing.assert_allclose(by_channel.mean(1), 0, atol=0.12)
+    np.testing.assert_allclose(by_channel.std(1), 1, atol=0.12)
 
 
 def test_reconstruction_keeps_layers_and_comes_near(fitted: CaloDream) -> None:

@@ -395,7 +395,11 @@ PRESETS: dict[str, Preset] = {
     "dataset-3-desk": _preset(
         "electrons in the voxels of CaloChallenge's data set 3; small networks, for some thousand showers on a CPU",
         CaloDreamConfig(
-            energy_network=DESK_ENERGIES, shape_network=replace(DESK_SHAPES, patch=(3, 25, 2)), turned=True
+            scaling=DESK_TARGETS,
+            energy_network=DESK_ENERGIES,
+            shape_network=replace(DESK_SHAPES, patch=(3, 25, 2)),
+            calibrated=True,
+            turned=True,
         ),
         DESK_PLANS,
         "calochallenge-3",

@@ -7,6 +7,7 @@ other way, as AllShowers and its point counts are, comes in through `FromData`.
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -63,10 +64,18 @@ class FlowMatching(Conditional):
         sigma_min: σ_min.
         stratified: draw the t of a batch in equal slices of [0, 1], in random order, instead of independently: the
             loss of a batch then varies less. Each t alone keeps its uniform distribution.
+        normal: for data of which every feature is standard normal: v = `between_normals` + network, so that each
+            feature alone is right where the network gives zero.
     """
 
     def __init__(
-        self, network: nn.Module, features: int, *, sigma_min: float = SIGMA_MIN, stratified: bool = False
+        self,
+        network: nn.Module,
+        features: int,
+        *,
+        sigma_min: float = SIGMA_MIN,
+        stratified: bool = False,
+        normal: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= sigma_min < 1:
@@ -75,14 +84,20 @@ class FlowMatching(Conditional):
         self.features = features
         self.sigma_min = sigma_min
         self.stratified = stratified
+        self.normal = normal
 
     def velocity(self, c: Condition, counts: Tensor) -> SetVelocity:
         """v(x, t) for conditions c [N, C] and counts [N]: packed x [P, F], t a scalar or one a set [N] -> [P, F]."""
         network = bound(self.network, c, counts)
         schedule = getattr(network, "schedule", None)
-        return SetVelocity(
-            lambda x, t: network(x, t.expand(len(c))), counts, narrowing(self.velocity, c, counts), schedule
-        )
+
+
+        def v(x: Tensor, t: Tensor) -> Tensor:
+            t = t.expand(len(c))
+            out: Tensor = network(x, t)
+            return out + between_normals(t, counts, self.sigma_min) * x if self.normal else out
+
+        return SetVelocity(v, counts, narrowing(self.velocity, c, counts), schedule)
 
     def draw_t(self, n: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Times of training [n], uniform in [0, 1)."""
@@ -100,6 +115,7 @@ class FlowMatching(Conditional):
         *,
         t: Tensor | None = None,
         noise: Tensor | None = None,
+        edge: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Mean squared error of the velocity over the points and features of each set [N].
@@ -108,6 +124,9 @@ class FlowMatching(Conditional):
             x, c, mask: see `Conditional.loss`.
             t: times [N]; None draws them.
             noise: z in the order of the packed points [P, F], for instance matched to x; None draws it.
+            edge: [P, F]: features of which is only known that they lie below this, NaN for those that are known. Their x
+                must be drawn from the part of a standard normal distribution below it, which tells the network nothing:
+                it learns their expected velocity instead of one at random. The optimum is the same.
             generator: the source of what is drawn.
         """
         x, counts = pack(x, mask, len(c))
@@ -116,7 +135,10 @@ class FlowMatching(Conditional):
         at = per_point(t, counts)
         shrink = 1 - self.sigma_min
         x_t = at * x + (1 - shrink * at) * z
-        error = self.velocity(c, counts)(x_t, t) - (x - shrink * z)
+        target = x - shrink * z
+        if edge is not None:
+            target = torch.where(edge.isnan(), target, velocity_below(edge, x_t, t, counts, self.sigma_min))
+        error = self.velocity(c, counts)(x_t, t) - target
         return mean_per_set(error**2, counts)
 
     @torch.no_grad()
@@ -152,6 +174,32 @@ class FlowMatching(Conditional):
         for sets, points in in_groups(counts):
             x[points] = walk(self.velocity(c[sets], counts[sets]), x[points])
         return x
+
+
+def between_normals(t: Tensor, counts: Tensor, sigma_min: float) -> Tensor:
+    """a [P, 1] of the velocity a x that carries independent standard normal noise to such data, for times t [N].
+
+    With x_t = t x + s z, s = 1 - (1 - σ_min) t, the expected x - (1 - σ_min) z given x_t is
+    (t - (1 - σ_min) s) / (t² + s²) x_t. It ends where it began: its flow is the identity.
+    """
+    shrink = 1 - sigma_min
+    s = 1 - shrink * t
+    return per_point((t - shrink * s) / (t**2 + s**2), counts)
+
+
+def velocity_below(edge: Tensor, x_t: Tensor, t: Tensor, counts: Tensor, sigma_min: float) -> Tensor:
+    """Expected x - (1 - σ_min) z [P, F], given x_t and that x, standard normal else, is below `edge`.
+
+    x given x_t is normal, of mean t x_t / (t² + s²) and deviation s / √(t² + s²); cut at the edge its mean is lower by
+    φ(β) / Φ(β) deviations, at β = (edge - mean) / deviation.
+    """
+    at = per_point(t, counts)
+    s = 1 - (1 - sigma_min) * at
+    length = (at**2 + s**2).sqrt()
+    beta = (edge * length - at * x_t / length) / s
+    lower = torch.exp(-0.5 * beta**2 - 0.5 * math.log(2 * math.pi) - torch.special.log_ndtr(beta))
+    slope = (at - (1 - sigma_min) * s) / length**2
+    return slope * x_t - lower / length
 
 
 class OneStepFlow(Conditional):

@@ -32,6 +32,7 @@ from calogen.networks.voxel_transformer import VoxelTransformer
 from calogen.networks.voxel_vae import Level
 from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
 from calogen.systems.calodream_stages import AutoencoderStage, EnergiesStage, ShapesStage, cells_of
+from calogen.systems.cell_marginals import alike
 from calogen.systems.domain import TILT_SLACK, Domain
 from calogen.systems.drawing import Precision, require_precision, solver_options, starts, stream
 from calogen.systems.faint_cut import FaintCut, FaintCutStage
@@ -99,7 +100,7 @@ class CaloDream(System):
     def __init__(self, config: CaloDreamConfig, detector: Detector) -> None:
         super().__init__(config, detector)
         self.domain = Domain()
-        self.targets = VoxelTargets(detector.cells_per_layer.tolist(), config.scaling)
+        self.targets = VoxelTargets(detector.cells_per_layer.tolist(), config.scaling, alike(detector))
         energies, shapes = config.energy_network, config.shape_network
         self.energy_flow = AutoregressiveFlow(
             AutoregressiveTransformer(
@@ -131,7 +132,13 @@ class CaloDream(System):
             causal=shapes.causal,
             gelu=shapes.gelu,
         )
-        self.shape_flow = FlowMatching(network, self.space.patches.voxels, sigma_min=0.0, stratified=True)
+        self.shape_flow = FlowMatching(
+            network,
+            self.space.patches.voxels,
+            sigma_min=0.0,
+            stratified=True,
+            normal=self.targets.marginals is not None and not config.autoencoder.levels,
+        )
         self.turns = Turns(detector) if config.turned else None
         self.energy_solvers = BespokeSolvers(config.energy_evaluations)
         self.shape_solvers = BespokeSolvers(config.shape_evaluations)
@@ -348,8 +355,7 @@ DS3_SHAPES = ShapeNetwork(patch=(3, 5, 2), width=240, feedforward=720)
 DESK_ENERGIES = EnergyNetwork(
     encoder_blocks=1, decoder_blocks=2, feedforward=128, velocity_width=128, velocity_depth=5, time_std=4.0
 )
-DESK_TARGETS = TargetConstants(faint_gev=1e-4, scales="bounded")
-"""A fifth of a per cent of the cells with energy have less than 0.1 MeV (on the CaloChallenge's scale)."""
+DESK_TARGETS = TargetConstants(shares="marginals")
 DESK_SHAPES = ShapeNetwork(width=96, heads=4, blocks=4, feedforward=288, gelu="none")
 
 
@@ -374,7 +380,6 @@ PRESETS: dict[str, Preset] = {
             scaling=DESK_TARGETS,
             energy_network=DESK_ENERGIES,
             shape_network=DESK_SHAPES,
-            calibrated=True,
             turned=True,
         ),
         DESK_PLANS,
@@ -398,7 +403,6 @@ PRESETS: dict[str, Preset] = {
             scaling=DESK_TARGETS,
             energy_network=DESK_ENERGIES,
             shape_network=replace(DESK_SHAPES, patch=(3, 25, 2)),
-            calibrated=True,
             turned=True,
         ),
         DESK_PLANS,

@@ -138,17 +138,18 @@ class ShapesStage(_VoxelStage):
             self.system.space.fit(in_batches(showers), numpy_stream(self.name, "noise"))
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """What the flow learns [N, F] and is given [N, 1 + L]."""
-        return self.system.space.encode(*self.cells(showers, indices, rng), rng)
+        """What the flow learns [N, F], is given [N, 1 + L], and what is known of empty voxels [N, F] if it matters."""
+        made = self.system.space.encode(*self.cells(showers, indices, rng), rng)
+        return (made.x, made.condition) if made.edge is None else (made.x, made.condition, made.edge)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the velocity [N]."""
-        x, c = batch
-        return self.system.shape_flow.loss(x, c)
+        x, c, *edge = batch
+        return self.system.shape_flow.loss(x, c, edge=edge[0] if edge else None)
 
     def flow_of(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> FlowProblem:
         """The flow of the shapes of some showers, for a solver."""
-        x, condition = self.system.space.encode(*cells_of(showers[indices]), numpy_stream(self.name, "layers"))
+        x, condition, _ = self.system.space.encode(*cells_of(showers[indices]), numpy_stream(self.name, "layers"))
         noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32)).to(condition)
         ones = torch.ones(len(noise), dtype=torch.int64, device=noise.device)
         return FlowProblem(self.system.shape_flow.velocity(condition, ones), noise, ones)

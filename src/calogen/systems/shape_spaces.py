@@ -37,6 +37,8 @@ class Drawn(NamedTuple):
 
     x: Tensor
     condition: Tensor
+    edge: Tensor | None = None
+    """see `Targets`"""
 
 
 class Cuts(NamedTuple):
@@ -83,7 +85,7 @@ class ShareSpace:
     def encode(self, energy: NDArray[Any], incident: NDArray[Any], rng: np.random.Generator) -> Drawn:
         """See `ShapeSpace`; the noise is that on the shares."""
         made = self.targets.encode(energy, incident, rng)
-        return Drawn(made.shape, made.condition)
+        return Drawn(made.shape, made.condition, made.edge)
 
     def condition(self, x_energy: Tensor, incident: NDArray[Any]) -> Tensor:
         """See `ShapeSpace`."""

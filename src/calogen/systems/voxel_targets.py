@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from calogen.systems.cell_marginals import SHOWERS, CellMarginals, Hits
 from calogen.systems.logits import LOGITS, ROUND_OFF, Moments
 from calogen.systems.voxel_shares import Cut, Shares, VoxelLayers
 from calogen.transforms import Standardize, finite
@@ -42,6 +43,7 @@ class TargetConstants:
     factor: float = 1 / 0.35  # f: u_0 / f must not exceed 1 (the paper prints 2.85)
     incident_gev: tuple[float, float] = (1.0, 1000.0)  # E_min, E_max, which become 0 and 1
     scales: Literal["deviation", "bounded"] = "deviation"  # of a voxel's logits; bounded: none beyond 5 in training
+    shares: Literal["logit", "marginals"] = "logit"  # how the shapes' flow sees shares; marginals: `CellMarginals`
 
     def __post_init__(self) -> None:
         if self.logit not in LOGITS:
@@ -72,6 +74,8 @@ class Targets(NamedTuple):
     """condition of the energy network [N, 1]"""
     condition: Tensor
     """condition of the shape network [N, 1 + L]"""
+    edge: Tensor | None
+    """of empty voxels the largest that x_shape could have been, NaN of others [N, V]; None: x_shape is what it is"""
 
 
 class VoxelTargets(nn.Module):
@@ -82,13 +86,21 @@ class VoxelTargets(nn.Module):
         constants: what is not fitted.
     """
 
-    def __init__(self, cells_per_layer: Sequence[int], constants: TargetConstants = CONSTANTS["published"]) -> None:
+    def __init__(
+        self,
+        cells_per_layer: Sequence[int],
+        constants: TargetConstants = CONSTANTS["published"],
+        alike: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.layers, self.constants = VoxelLayers(cells_per_layer), constants
         self.logit = LOGITS[constants.logit](constants.alpha)
         self.energy = Standardize(self.layers.n_layers)
         self.shape = Standardize(self.layers.n_voxels)
         self.total = Standardize(1)
+        self.marginals: CellMarginals | None = None
+        if constants.shares == "marginals":
+            self.marginals = CellMarginals(cells_per_layer, range(sum(cells_per_layer)) if alike is None else alike)
 
     def fit(self, showers: Iterable[tuple[NDArray[Any], NDArray[Any]]], rng: np.random.Generator) -> None:
         """Means and standard deviations, from batches of (energy [N, V] GeV, incident energy [N] GeV).
@@ -101,13 +113,22 @@ class VoxelTargets(nn.Module):
             ValueError: fewer than two showers, values out of range.
         """
         energy, shape, total = (Moments(len(part.shift)) for part in (self.energy, self.shape, self.total))
+        hits, layers = Hits(), []
         for batch in showers:
             shares = self.shares(*batch)
             energy.add(self._energy_logit(shares.u))
-            shape.add(self._shape_logit(shares, batch[1], rng))
             total.add(shares.u[:, :1])
-        for moments, part in ((energy, self.energy), (shape, self.shape), (total, self.total)):
+            if self.marginals is None:
+                shape.add(self._shape_logit(shares, batch[1], rng))
+            elif hits.showers < SHOWERS:
+                hits.add(shares.within)
+                layers.append(self._layers(shares.u, batch[1]).cpu().numpy())
+        for moments, part in ((energy, self.energy), (total, self.total)):
             moments.store(part)
+        if self.marginals is not None:
+            self.marginals.fit(np.concatenate(layers), hits)
+            return
+        shape.store(self.shape)
         if self.constants.scales == "bounded":
             shape.bound(self.shape)
 
@@ -119,14 +140,29 @@ class VoxelTargets(nn.Module):
         """
         shares = self.shares(energy, incident)
         x = self.energy(self._energy_logit(shares.u).float())
-        shape = self.shape(self._shape_logit(shares, incident, rng).float())
+        shape, edge = self._shape(shares, incident, rng)
         x_inc = self.scaled_incident(incident)
-        return Targets(x, shape, x_inc, self._condition(x_inc, shares.u, x))
+        return Targets(x, shape, x_inc, self._condition(x_inc, shares.u, x), edge)
 
     def encode_energies(self, energy: NDArray[Any], incident: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """What the energy network learns [N, L] and is given [N, 1], from what `encode` takes; nothing is random."""
         shares = self.shares(energy, incident)
         return self.energy(self._energy_logit(shares.u).float()), self.scaled_incident(incident)
+
+    def _shape(
+        self, shares: Shares, incident: NDArray[Any], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the flow of the shapes learns [N, V], and `Targets.edge`."""
+        if self.marginals is None:
+            return self.shape(self._shape_logit(shares, incident, rng).float()), None
+        uniform = torch.from_numpy(rng.random(shares.within.shape, dtype=np.float32)).to(shares.within)
+        made: tuple[Tensor, Tensor] = self.marginals(
+            shares.within.float(), self._layers(shares.u, incident), uniform
+        )
+        return made
+
+    def _layers(self, u: Tensor, incident: NDArray[Any]) -> Tensor:
+        return self.layers.layer_energies(u, self._incident(incident))
 
     def decode(
         self,
@@ -141,6 +177,9 @@ class VoxelTargets(nn.Module):
 
         See `VoxelLayers.from_shares`; shares below the noise are 0, and what is below `faint_gev` [L].
         """
+        if self.marginals is not None:
+            within = self.marginals.inverse(x_shape, self._layers(self.u(x_energy), incident))
+            return self.decode_shares(x_energy, within, incident, threshold_gev, faint_gev=faint_gev)
         within = self.logit.inverse(self.shape.inverse(x_shape))
         noise = self.noise(self.u(x_energy), incident)
         return self.decode_shares(x_energy, within, incident, threshold_gev, least_share=noise, faint_gev=faint_gev)

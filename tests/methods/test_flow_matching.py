@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from calogen.methods.conditional import Network
-from calogen.methods.flow_matching import FlowMatching, FromData, OneStepFlow
+from calogen.methods.flow_matching import FlowMatching, FromData, OneStepFlow, between_normals, velocity_below
 
 COUNTS = torch.tensor([3, 0, 5])
 MEAN, WIDTH = 2.0, 0.5
@@ -177,3 +177,54 @@ def test_what_cannot_be_is_refused() -> None:
         FlowMatching(Exact(), 2, sigma_min=1.0)
     with pytest.raises(ValueError, match="learns from pairs"):
         OneStepFlow(Exact(), 2).loss(torch.zeros(8, 2), c, COUNTS)
+
+
+@pytest.mark.parametrize("sigma_min", [0.0, 0.1])
+def test_normal_data_without_a_network_is_the_noise(sigma_min: float) -> None:
+    """A velocity of zero on top of that between normals: every feature stays standard normal."""
+
+    class Zero(Exact):
+        def forward(self, x: Tensor, t: Tensor, c: Tensor, counts: Tensor) -> Tensor:
+            return torch.zeros_like(x)
+
+    flow, z = FlowMatching(Zero(), 2, sigma_min=sigma_min, normal=True), torch.randn(8, 2, generator=generator())
+    x = flow.sample(torch.zeros(3, 0), counts=COUNTS, noise=z, steps=40, solver="rk4")
+    torch.testing.assert_close(x, z * (1 + sigma_min**2) ** 0.5, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("edge", "t", "sigma_min"), [(-1.0, 0.7, 0.0), (0.5, 0.3, 0.1), (3.0, 0.5, 1e-4)])
+def test_velocity_below_an_edge_is_the_mean_of_the_velocities(edge: float, t: float, sigma_min: float) -> None:
+    """Of a million pairs, in narrow slices of x_t; far from the edge it is that between normals."""
+    z, x = torch.randn(2, 3_000_000, 1, generator=generator(), dtype=torch.float64)
+    z, x = z[x[:, 0] < edge], x[x[:, 0] < edge]
+    times, ones = torch.full((len(x),), t, dtype=torch.float64), torch.ones(len(x), dtype=torch.int64)
+    x_t, v = t * x + (1 - (1 - sigma_min) * t) * z, x - (1 - sigma_min) * z
+    expected = velocity_below(torch.full_like(x, edge), x_t, times, ones, sigma_min)
+    for middle in (-1.5, -0.5, 0.2):
+        near = (x_t - middle).abs() < 0.05
+        error = float(v[near].std()) / float(near.sum()) ** 0.5
+        assert abs(float(v[near].mean() - expected[near].mean())) < 5 * error
+    nothing_known = velocity_below(torch.full_like(x, 1e3), x_t, times, ones, sigma_min)
+    torch.testing.assert_close(nothing_known, between_normals(times, ones, sigma_min) * x_t)
+
+
+def test_expected_velocities_have_the_gradient_of_drawn_ones() -> None:
+    """Of numbers known to be below an edge the loss falls, its slope does not change."""
+    torch.manual_seed(0)
+    n = 200_000
+    flow = FlowMatching(Counted(), 2, sigma_min=0.0)
+    x = torch.randn(n, 2, generator=generator(1))
+    edge = torch.full_like(x, 0.3)
+    x = torch.where(x < 0.3, x, -x.abs() - 0.3)  # not normal below: only known numbers may be
+    edge[:, 1] = torch.nan
+    x[:, 0] = torch.special.ndtri(torch.rand(n, generator=generator(2)) * torch.special.ndtr(torch.tensor(0.3)))
+    c, t, noise = torch.zeros(n, 1), torch.rand(n, generator=generator(3)), torch.randn(n, 2, generator=generator(4))
+    losses, slopes = [], []
+    for known in (None, edge):
+        flow.zero_grad()
+        loss = flow.loss(x, c, t=t, noise=noise, edge=known).mean()
+        loss.backward()
+        losses.append(float(loss))
+        slopes.append(torch.cat([p.grad.flatten() for p in flow.parameters() if p.grad is not None]))
+    assert losses[1] < 0.9 * losses[0]
+    torch.testing.assert_close(slopes[1], slopes[0], atol=0.01, rtol=0.02)

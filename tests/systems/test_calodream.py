@@ -19,6 +19,7 @@ from calogen.systems import bespoke_stage, faint_cut
 from calogen.systems.calodream import PRESETS, CaloDream, CaloDreamConfig, EnergyNetwork, ShapeNetwork
 from calogen.systems.drawing import stream
 from calogen.systems.shape_spaces import patches_of
+from calogen.systems.voxel_targets import TargetConstants
 from calogen.train import Plan
 
 TINY = CaloDreamConfig(
@@ -36,9 +37,9 @@ def few_steps(system: CaloDream, steps: int) -> dict[str, Plan]:
     return {name: replace(plan, **few) for name, plan in system.plans().items()}
 
 
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> CaloDream:
-    system = CaloDream.create(TINY, RINGS, seed=1)
+@pytest.fixture(scope="module", params=["logit", "marginals"])
+def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CaloDream:
+    system = CaloDream.create(replace(TINY, scaling=TargetConstants(shares=request.param)), RINGS, seed=1)
     system.fit(toy_voxels(120), few_steps(system, 12), run_dir=tmp_path_factory.mktemp("run") / "a", progress=False)
     return system
 

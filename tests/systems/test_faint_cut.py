@@ -13,7 +13,7 @@ from calogen import Showers
 from calogen.data.incident import Incident
 from calogen.systems.calodream import CaloDream
 from calogen.systems.faint_cut import FaintCut, FaintCutStage
-from calogen.systems.voxel_targets import TargetConstants, VoxelTargets
+from calogen.systems.voxel_targets import VoxelTargets
 from calogen.train import Plan
 
 
@@ -56,7 +56,7 @@ def test_energies_of_layers_outlive_the_cut() -> None:
     from calogen.systems.calodream_stages import cells_of
 
     energy, incident = cells_of(showers)
-    targets = VoxelTargets(RINGS.cells_per_layer.tolist(), TargetConstants(faint_gev=2e-3, scales="bounded"))
+    targets = VoxelTargets(RINGS.cells_per_layer.tolist())
     targets.fit([(energy, incident)], np.random.default_rng(0))
     x = targets.encode(energy, incident, np.random.default_rng(1))
     before, _ = targets.decode(x.energy, x.shape, incident)
@@ -70,15 +70,6 @@ def test_energies_of_layers_outlive_the_cut() -> None:
     lit = (layers[0] > 0) & (grid.amax(-1) >= cuts)
     assert (few == (grid >= cuts[:, None]))[lit].float().mean() > 0.99
     assert (few.sum(-1) == 1)[(layers[0] > 0) & (grid.amax(-1) < cuts)].all()
-
-
-def test_noise_covers_the_gap_below_real_cells() -> None:
-    """Largest noise: faint_gev over the layer's energy, no more than a share, no less than the published noise."""
-    targets = VoxelTargets([4, 4], TargetConstants(faint_gev=1e-3))
-    u = torch.tensor([[0.5, 0.8], [0.5, 1.0], [1e-3, 0.5]], dtype=torch.float64)
-    levels = targets.noise(u, np.array([100.0, 1000.0, 1.0]))
-    expected = [[1e-3 / 40, 1e-3 / 10], [5e-6, 0.05], [0.05, 0.05]]
-    torch.testing.assert_close(levels, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_a_calibrated_system_keeps_its_cuts(tmp_path) -> None:  # type: ignore[no-untyped-def]

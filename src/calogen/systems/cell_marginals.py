@@ -31,7 +31,7 @@ END = 1e-4
 FEWEST = 16
 """With fewer filled voxels the quantiles are those of the next larger group: all energies, then the layer, then all."""
 UNSEEN = 0.5
-"""Filled voxels that count as seen where there were none: Jeffreys' prior of a rate near zero."""
+"""Filled voxels that count as seen where there were none, and empty ones where all were filled: Jeffreys' prior."""
 SHOWERS = 20_000
 """Of which distributions are made, the first of a file: with ten times 400 voxels each, 1 GB."""
 
@@ -160,8 +160,8 @@ class CellMarginals(nn.Module):
         own = group[hits.voxel]
         segment = own * BINS + bins[hits.shower, layer[own]]
         counts = np.bincount(segment, minlength=groups * BINS).reshape(groups, BINS)
-        filled = np.maximum(counts, UNSEEN) / np.maximum(cells, 1)
-        self.filled.copy_(torch.from_numpy(np.minimum(filled, 1.0)))
+        filled = np.clip(counts, UNSEEN, np.maximum(cells - UNSEEN, UNSEEN)) / np.maximum(cells, 1)
+        self.filled.copy_(torch.from_numpy(filled))
         levels = [np.zeros_like(own), layer[own], own, segment]
         sizes = [1, len(at), groups, groups * BINS]
         tables = [_quantiles(np.log(hits.share), key, n) for key, n in zip(levels, sizes, strict=True)]

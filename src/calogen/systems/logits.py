@@ -51,14 +51,12 @@ class Moments:
         self.n = 0
         self.mean = torch.zeros(dim, dtype=torch.float64)
         self.squares = torch.zeros(dim, dtype=torch.float64)
-        self.low, self.high = (torch.full((dim,), end, dtype=torch.float64) for end in (torch.inf, -torch.inf))
 
     def add(self, x: Tensor) -> None:
         """Rows x [N, D]."""
         if len(x) == 0:
             return
         x = x.double()
-        self.low, self.high = torch.minimum(self.low.to(x), x.amin(0)), torch.maximum(self.high.to(x), x.amax(0))
         mean = x.mean(0)
         apart = mean - self.mean.to(mean)
         n = self.n + len(x)
@@ -77,17 +75,6 @@ class Moments:
         into.shift.copy_(self.mean)
         into.scale.copy_(torch.where(spread > LEAST_SPREAD, spread, 1.0) / into.std)
 
-    def bound(self, stored: Standardize) -> None:
-        """Widen the scales of `stored` until no number that was added is beyond `FARTHEST` of them.
 
-        A voxel that is hit once in a thousand showers is 30 deviations away when it is: a few such numbers
-        would be most of a squared error.
-        """
-        farthest = torch.maximum(self.high - self.mean, self.mean - self.low) / stored.std
-        stored.scale.copy_(torch.maximum(stored.scale, (farthest / FARTHEST).to(stored.scale)))
-
-
-FARTHEST = 5.0
-"""Deviations that a normal variable exceeds once in two million."""
 LEAST_SPREAD = 1e-6
 """Of logits, below which a number counts as constant: what is left is round-off."""

@@ -6,6 +6,7 @@ x_inc = ln(E_inc / E_min) / ln(E_max / E_min), the ratios u [N, L] and the share
     network        learns                                              given
     energies       standardised logit(u_0 / f, u_1, ...)               x_inc
     shapes         standardised logit(share + noise)                   x_inc, u_0 standardised, u_1, ... as learnt
+                   (or normal numbers, see `cell_marginals`)
     autoencoder    shares as they are                                  x_inc, u as it is
 """
 
@@ -39,22 +40,16 @@ class TargetConstants:
     logit: str = "regularised"  # one of LOGITS
     alpha: float = 1e-6  # of the logits
     noise: float = 5e-6  # shares get U(0, noise) for training; generated ones below it are 0
-    faint_gev: float = 0.0  # noise is at least this energy over that of the layer: closes the gap below real hits
     factor: float = 1 / 0.35  # f: u_0 / f must not exceed 1 (the paper prints 2.85)
     incident_gev: tuple[float, float] = (1.0, 1000.0)  # E_min, E_max, which become 0 and 1
-    scales: Literal["deviation", "bounded"] = "deviation"  # of a voxel's logits; bounded: none beyond 5 in training
     shares: Literal["logit", "marginals"] = "logit"  # how the shapes' flow sees shares; marginals: `CellMarginals`
 
     def __post_init__(self) -> None:
         if self.logit not in LOGITS:
             raise ValueError(f"there is no logit {self.logit!r}; choose one of {', '.join(LOGITS)}")
         low, high = self.incident_gev
-        if not (0 < low < high and self.factor > 0 and 0 <= self.noise < 1 and self.faint_gev >= 0):
-            raise ValueError(f"need 0 < E_min < E_max, factor > 0, 0 <= noise < 1 and faint_gev >= 0, got {self}")
-
-
-LARGEST_NOISE = 0.05
-"""Share of a layer, however little energy it has: its brightest cells stay what they are."""
+        if not (0 < low < high and self.factor > 0 and 0 <= self.noise < 1):
+            raise ValueError(f"need 0 < E_min < E_max, factor > 0 and 0 <= noise < 1, got {self}")
 
 
 CONSTANTS: Mapping[str, TargetConstants] = MappingProxyType(
@@ -119,7 +114,7 @@ class VoxelTargets(nn.Module):
             energy.add(self._energy_logit(shares.u))
             total.add(shares.u[:, :1])
             if self.marginals is None:
-                shape.add(self._shape_logit(shares, batch[1], rng))
+                shape.add(self._shape_logit(shares, rng))
             elif hits.showers < SHOWERS:
                 hits.add(shares.within)
                 layers.append(self._layers(shares.u, batch[1]).cpu().numpy())
@@ -129,8 +124,6 @@ class VoxelTargets(nn.Module):
             self.marginals.fit(np.concatenate(layers), hits)
             return
         shape.store(self.shape)
-        if self.constants.scales == "bounded":
-            shape.bound(self.shape)
 
     def encode(self, energy: NDArray[Any], incident: NDArray[Any], rng: np.random.Generator) -> Targets:
         """Voxel energies [N, V] and incident energies [N], both GeV; `rng` draws the noise on the shares.
@@ -154,7 +147,7 @@ class VoxelTargets(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """What the flow of the shapes learns [N, V], and `Targets.edge`."""
         if self.marginals is None:
-            return self.shape(self._shape_logit(shares, incident, rng).float()), None
+            return self.shape(self._shape_logit(shares, rng).float()), None
         uniform = torch.from_numpy(rng.random(shares.within.shape, dtype=np.float32)).to(shares.within)
         made: tuple[Tensor, Tensor] = self.marginals(
             shares.within.float(), self._layers(shares.u, incident), uniform
@@ -180,9 +173,8 @@ class VoxelTargets(nn.Module):
         if self.marginals is not None:
             within = self.marginals.inverse(x_shape, self._layers(self.u(x_energy), incident))
             return self.decode_shares(x_energy, within, incident, threshold_gev, faint_gev=faint_gev)
-        within = self.logit.inverse(self.shape.inverse(x_shape))
-        noise = self.noise(self.u(x_energy), incident)
-        return self.decode_shares(x_energy, within, incident, threshold_gev, least_share=noise, faint_gev=faint_gev)
+        within, least = self.logit.inverse(self.shape.inverse(x_shape)), self.constants.noise
+        return self.decode_shares(x_energy, within, incident, threshold_gev, least_share=least, faint_gev=faint_gev)
 
     def decode_shares(
         self,
@@ -191,17 +183,17 @@ class VoxelTargets(nn.Module):
         incident: NDArray[Any],
         threshold_gev: float | Sequence[float] | Tensor = 0.0,
         *,
-        least_share: float | Tensor = 0.0,
+        least_share: float = 0.0,
         faint_gev: Tensor | None = None,
     ) -> tuple[Tensor, Cut]:
-        """`decode` for shares [N, V] of any sum, for instance those of an autoencoder; `least_share` one or [N, L]."""
+        """`decode` for shares [N, V] of any sum, for instance those of an autoencoder."""
         given, u = self._incident(incident), self.u(x_energy)
         shares = Shares(u, within)
         if faint_gev is not None and bool((faint_gev > 0).any()):
             layers = self.layers.layer_energies(u, given)
             whole = self.layers.sum(within.clamp(min=0))  # shares of a flow need not add up to one
             faint = torch.where(layers > 0, whole * faint_gev / torch.where(layers > 0, layers, 1.0), 0.0)
-            least_share = torch.maximum(faint, torch.as_tensor(least_share).to(faint))
+            return self.layers.from_shares(shares, given, threshold_gev, least_share=faint.clamp(min=least_share))
         return self.layers.from_shares(shares, given, threshold_gev, least_share=least_share)
 
     def shares(self, energy: NDArray[Any], incident: NDArray[Any]) -> Shares:
@@ -244,22 +236,11 @@ class VoxelTargets(nn.Module):
         out: Tensor = self.logit(torch.cat([u[:, :1] / factor, u[:, 1:]], dim=1))
         return out
 
-    def noise(self, u: Tensor, incident: NDArray[Any]) -> Tensor:
-        """Largest noise on the shares of each layer [N, L], from the ratios u [N, L] and incident energies [N] GeV."""
-        constants = self.constants
-        if not constants.faint_gev:
-            return torch.full_like(u, constants.noise)
-        layers = self.layers.layer_energies(u, self._incident(incident))
-        faint = torch.where(layers > 0, constants.faint_gev / layers, torch.inf)
-        return faint.clamp(max=LARGEST_NOISE).clamp(min=constants.noise)
-
-    def _shape_logit(self, shares: Shares, incident: NDArray[Any], rng: np.random.Generator) -> Tensor:
+    def _shape_logit(self, shares: Shares, rng: np.random.Generator) -> Tensor:
         """Noise is added as published, but no share exceeds 1: a layer of one voxel has no logit else."""
         within = shares.within
         drawn = torch.from_numpy(rng.random(within.shape, dtype=np.float32)).to(within)
-        level = self.layers.per_run(self.noise(shares.u, incident).to(within))
-        noise = [part * n for part, n in zip(self.layers.split(drawn), level, strict=True)]
-        out: Tensor = self.logit((within + torch.cat([part.flatten(1) for part in noise], 1)).clamp(max=1.0))
+        out: Tensor = self.logit((within + self.constants.noise * drawn).clamp(max=1.0))
         return out
 
     def _incident(self, incident: NDArray[Any]) -> Tensor:

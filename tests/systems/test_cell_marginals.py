@@ -1,0 +1,120 @@
+"""Shares as normal numbers by their own distribution: there and back, alone right from the start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_voxels import RINGS, toy_voxels
+
+from calogen.detector.catalog import BOX_30, CALOCHALLENGE_1_PIONS, CALOCHALLENGE_2
+from calogen.systems.calodream_stages import cells_of
+from calogen.systems.cell_marginals import CellMarginals, Hits, alike
+from calogen.systems.voxel_targets import TargetConstants, VoxelTargets
+
+CELLS = RINGS.cells_per_layer.tolist()
+
+
+def fitted(n: int = 600, *, seed: int = 0) -> VoxelTargets:
+    targets = VoxelTargets(CELLS, TargetConstants(shares="marginals"), alike(RINGS))
+    energy, incident = cells_of(toy_voxels(n, seed=seed))
+    targets.fit([(energy[:100], incident[:100]), (energy[100:], incident[100:])], np.random.default_rng(0))
+    return targets
+
+
+TARGETS = fitted()
+
+
+def test_cells_alike_are_rings_or_distances_in_squares() -> None:
+    group = np.array(alike(CALOCHALLENGE_2)).reshape(45, 16, 9)
+    assert (group == group[:, :1]).all()
+    assert len(np.unique(group)) == 45 * 9
+    irregular = alike(CALOCHALLENGE_1_PIONS)
+    assert len(irregular) == CALOCHALLENGE_1_PIONS.n_cells
+    squares = np.array(alike(BOX_30))[: BOX_30.layers[0].cells.n_cells].reshape(30, 30)
+    for view in (squares[::-1], squares[:, ::-1], squares.T):
+        np.testing.assert_array_equal(view, squares)
+    assert len(np.unique(squares)) == 15 * 16 // 2
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=15, deadline=None)
+def test_showers_come_back(seed: int) -> None:
+    """Also those of other energies and cells than were seen: empty cells exactly, layers to round-off."""
+    energy, incident = cells_of(toy_voxels(12, seed=seed))
+    x = TARGETS.encode(energy, incident, np.random.default_rng(seed))
+    assert torch.isfinite(x.shape).all()
+    back, _ = TARGETS.decode(x.energy, x.shape, incident, 1e-4)
+    np.testing.assert_array_equal(back > 0, energy > 0)
+    np.testing.assert_allclose(back.sum(1), energy.sum(1), rtol=1e-5)
+    ratio = back.numpy()[energy > 0] / energy[energy > 0]
+    assert np.mean(abs(ratio - 1) < 1e-3) > 0.75  # beyond the least and largest share seen it is these
+    assert np.mean(abs(ratio - 1) < 0.2) > 0.98
+
+
+def test_every_cell_alone_is_standard_normal() -> None:
+    """Of showers it has not seen, at low and at high energies."""
+    energy, incident = cells_of(toy_voxels(3000, seed=7))
+    x = TARGETS.encode(energy, incident, np.random.default_rng(0)).shape.numpy()
+    for part in (x[incident < 40], x[incident > 60]):
+        assert abs(part.mean(0)).max() < 0.25
+        assert abs(part.std(0) - 1).max() < 0.2
+        assert abs(part.mean()) < 0.03
+
+
+def test_independent_normal_numbers_have_geant4s_cells() -> None:
+    """As many cells with energy in each ring and layer, and of the same energies, before anything is trained."""
+    energy, incident = cells_of(toy_voxels(3000, seed=8))
+    x = TARGETS.encode(energy, incident, np.random.default_rng(0))
+    noise = torch.randn(x.shape.shape, generator=torch.Generator().manual_seed(1))
+    made = TARGETS.decode(x.energy, noise, incident, 1e-3)[0].numpy()
+    rings = [part.reshape(-1, 6, 4, 3) for part in (made, energy)]
+    filled = [(part > 0).mean((0, 2)) for part in rings]
+    np.testing.assert_allclose(filled[0], filled[1], atol=0.03)
+    sums = [part.sum((0, 1, 2)) / part.sum() for part in rings]
+    np.testing.assert_allclose(sums[0], sums[1], rtol=0.05)
+
+
+def test_edges_part_the_empty_from_the_filled() -> None:
+    energy, incident = cells_of(toy_voxels(200, seed=3))
+    made = TARGETS.encode(energy, incident, np.random.default_rng(0))
+    assert made.edge is not None
+    assert torch.equal(made.edge.isnan(), torch.from_numpy(energy > 0))
+    empty = ~made.edge.isnan()
+    assert (made.shape <= made.edge)[empty].all()
+    ended = (energy.reshape(200, 6, 12).sum(2) == 0).repeat(12, axis=1)
+    assert torch.isinf(made.edge)[torch.from_numpy(ended)].all()  # nothing can be there: any number stands for it
+    assert torch.isfinite(made.edge)[empty & torch.from_numpy(~ended)].float().mean() > 0.5
+
+
+def test_layers_without_showers_and_few_hits_can_be_fitted() -> None:
+    """One shower in the first layer alone; all others take what there is."""
+    marginals = CellMarginals([4, 4], [0, 0, 0, 0, 1, 1, 1, 1])
+    within = torch.tensor([[0.5, 0.5, 0, 0, 0, 0, 0, 0], [0.25, 0.25, 0.5, 0, 0, 0, 0, 0]])
+    hits = Hits()
+    hits.add(within)
+    layers = np.array([[2.0, 0.0], [1.0, 0.0]])
+    marginals.fit(layers, hits)
+    given_gev = torch.tensor([[1.5, 0.7], [0.01, 1e6]])
+    x = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    back = marginals.inverse(x, given_gev)
+    assert torch.isfinite(back).all()
+    assert (back[:, :4] > 0).any()
+    assert 0.2 < float(back[back > 0].min()) <= float(back.max()) < 0.55
+
+
+def test_groups_must_fit_the_layers() -> None:
+    with pytest.raises(ValueError, match="8 voxels need as many groups, not 7"):
+        CellMarginals([4, 4], [0] * 7)
+    with pytest.raises(ValueError, match="voxels of several layers"):
+        CellMarginals([4, 4], [0] * 8)
+
+
+def test_distributions_are_in_the_state() -> None:
+    copy = VoxelTargets(CELLS, TargetConstants(shares="marginals"), alike(RINGS))
+    copy.load_state_dict(TARGETS.state_dict())
+    energy, incident = cells_of(toy_voxels(5, seed=3))
+    x, y = (t.encode(energy, incident, np.random.default_rng(0)) for t in (TARGETS, copy))
+    assert torch.equal(x.shape, y.shape)

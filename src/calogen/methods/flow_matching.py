@@ -91,7 +91,6 @@ class FlowMatching(Conditional):
         network = bound(self.network, c, counts)
         schedule = getattr(network, "schedule", None)
 
-
         def v(x: Tensor, t: Tensor) -> Tensor:
             t = t.expand(len(c))
             out: Tensor = network(x, t)
@@ -124,9 +123,9 @@ class FlowMatching(Conditional):
             x, c, mask: see `Conditional.loss`.
             t: times [N]; None draws them.
             noise: z in the order of the packed points [P, F], for instance matched to x; None draws it.
-            edge: [P, F]: features of which is only known that they lie below this, NaN for those that are known. Their x
-                must be drawn from the part of a standard normal distribution below it, which tells the network nothing:
-                it learns their expected velocity instead of one at random. The optimum is the same.
+            edge: [P, F]: features of which is only known that they lie below this, NaN for those that are known.
+                Their x must be drawn from the part of a standard normal distribution below it. The network learns their
+                expected velocity instead of that of one random x; the optimum is the same.
             generator: the source of what is drawn.
         """
         x, counts = pack(x, mask, len(c))

@@ -142,16 +142,12 @@ class VoxelTargets(nn.Module):
         shares = self.shares(energy, incident)
         return self.energy(self._energy_logit(shares.u).float()), self.scaled_incident(incident)
 
-    def _shape(
-        self, shares: Shares, incident: NDArray[Any], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor | None]:
+    def _shape(self, shares: Shares, incident: NDArray[Any], rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """What the flow of the shapes learns [N, V], and `Targets.edge`."""
         if self.marginals is None:
             return self.shape(self._shape_logit(shares, rng).float()), None
         uniform = torch.from_numpy(rng.random(shares.within.shape, dtype=np.float32)).to(shares.within)
-        made: tuple[Tensor, Tensor] = self.marginals(
-            shares.within.float(), self._layers(shares.u, incident), uniform
-        )
+        made: tuple[Tensor, Tensor] = self.marginals(shares.within.float(), self._layers(shares.u, incident), uniform)
         return made
 
     def _layers(self, u: Tensor, incident: NDArray[Any]) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from calogen.methods.conditional import Network
-from calogen.methods.flow_matching import FlowMatching, FromData, OneStepFlow, between_normals, velocity_below
+from calogen.methods.flow_matching import BetweenNormals, FlowMatching, FromData, OneStepFlow, velocity_below
 
 COUNTS = torch.tensor([3, 0, 5])
 MEAN, WIDTH = 2.0, 0.5
@@ -187,8 +187,9 @@ def test_normal_data_without_a_network_is_the_noise(sigma_min: float) -> None:
         def forward(self, x: Tensor, t: Tensor, c: Tensor, counts: Tensor) -> Tensor:
             return torch.zeros_like(x)
 
-    flow, z = FlowMatching(Zero(), 2, sigma_min=sigma_min, normal=True), torch.randn(8, 2, generator=generator())
-    x = flow.sample(torch.zeros(3, 0), counts=COUNTS, noise=z, steps=40, solver="rk4")
+    z = torch.randn(8, 2, generator=generator())
+    flow = FlowMatching(Zero(), 2, sigma_min=sigma_min, base=BetweenNormals())
+    x = flow.sample(torch.zeros(8, 0), noise=z, steps=40, solver="rk4")
     torch.testing.assert_close(x, z * (1 + sigma_min**2) ** 0.5, atol=1e-4, rtol=0)
 
 
@@ -205,7 +206,7 @@ def test_velocity_below_an_edge_is_the_mean_of_the_velocities(edge: float, t: fl
         error = float(v[near].std()) / float(near.sum()) ** 0.5
         assert abs(float(v[near].mean() - expected[near].mean())) < 5 * error
     nothing_known = velocity_below(torch.full_like(x, 1e3), x_t, times, ones, sigma_min)
-    torch.testing.assert_close(nothing_known, between_normals(times, ones, sigma_min) * x_t)
+    torch.testing.assert_close(nothing_known, BetweenNormals()(x_t, times, sigma_min))
 
 
 def test_expected_velocities_have_the_gradient_of_drawn_ones() -> None:

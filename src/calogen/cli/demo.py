@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from calogen.cli.evaluate import DISPLAYS, score_table
+from calogen.cli.evaluate import DISPLAYS, score_table, score_tables
 from calogen.cli.files import points
 from calogen.cli.options import Overwrite, Quiet
 from calogen.cli.output import require_free_folder
@@ -17,12 +17,14 @@ from calogen.cli.screen import say, table
 
 if TYPE_CHECKING:
     from calogen.data.showers import Showers
+    from calogen.evaluate.findings import Findings
     from calogen.report.page import Timing
 
 SAMPLES = {
     "caloclouds3": "samples/photons.h5",
     "calohadronic": "samples/pions.h5",
     "allshowers": "samples/particles.h5",
+    "calodream": "samples/electrons.h5",
 }
 """Geant4 showers of the test set that are shipped, for each shipped state."""
 GEANT4_COST = "cpu_s_per_shower"
@@ -45,8 +47,8 @@ def demo(
     """Sample, project and judge with what is shipped: no data and no Geant4 needed, at most two minutes.
 
     For the incident particles of shipped Geant4 showers (photons in the ILD ECal; pions, or all particles, in ECal and
-    HCal) the shipped state of a system makes others; both are projected into cells of 5 mm (HCal: 30 mm) and
-    compared. Leaves one HTML page and the numbers as JSON.
+    HCal; electrons in the CaloChallenge's data set 2) the shipped state of a system makes others; both are projected
+    into the detector's cells and compared. Leaves one HTML page and the numbers as JSON.
     """
     from calogen.overrides import nearest
 
@@ -67,16 +69,32 @@ def demo(
     generated = fitted.sample(truth.incident, seed=seed, progress=not quiet)
     seconds = (time.process_time() - start) / len(truth)
     say("projecting into cells and judging", quiet=quiet)
-    evaluation = evaluate(generated, truth, seed=seed)
     timing = _timing(system, seconds, about)
-    model = Comparison(system, len(generated), evaluation=evaluation, provenance={"state": system, "seed": seed})
+    facts: dict[str, Any] = {"state": system, "seed": seed}
+    if fitted.events == "voxels":
+        model = Comparison(system, len(generated), _voxel_findings(generated, truth, seed), provenance=facts)
+    else:
+        model = Comparison(system, len(generated), evaluation=evaluate(generated, truth, seed=seed), provenance=facts)
     judgement = Judgement(truth.detector.name, Path(SAMPLES[system]).name, len(truth), (model,), seed, about)
     shown = matched(truth, [(system, generated)], DISPLAYS)
     page = write_report(judgement, output, displays=shown, timing=timing, overwrite=overwrite)
-    score_table(evaluation, quiet=quiet)
+    if model.evaluation is None:
+        score_tables(judgement, quiet=quiet)
+    else:
+        score_table(model.evaluation, quiet=quiet)
     _timing_table(timing, quiet)
     say(f"page: {page.resolve()}", quiet=quiet)
     say(f"numbers: {page.with_name('scores.json').resolve()}", quiet=quiet)
+
+
+def _voxel_findings(generated: Showers, truth: Showers, seed: int) -> tuple[Findings, ...]:
+    """The scores of the CaloChallenge, without its classifiers, which take longer than a demonstration may."""
+    from calogen.data.projection import voxelize
+    from calogen.evaluate.calochallenge import judge_observed
+    from calogen.evaluate.voxel_sample import observe_voxels
+
+    made, true = (observe_voxels(voxelize(s)[0], seed=seed) for s in (generated, truth))
+    return judge_observed(made, true, seed=seed)
 
 
 def _shipped_truth(sample: str) -> tuple[Showers, dict[str, Any]]:

@@ -64,8 +64,8 @@ class FlowMatching(Conditional):
         sigma_min: σ_min.
         stratified: draw the t of a batch in equal slices of [0, 1], in random order, instead of independently: the
             loss of a batch then varies less. Each t alone keeps its uniform distribution.
-        normal: for data of which every feature is standard normal: v = `between_normals` + network, so that each
-            feature alone is right where the network gives zero.
+        base: what the network adds to, base(x, t, sigma_min) -> velocity for vectors x [N, F] and t [N], for instance
+            `BetweenNormals`; registered as a submodule.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class FlowMatching(Conditional):
         *,
         sigma_min: float = SIGMA_MIN,
         stratified: bool = False,
-        normal: bool = False,
+        base: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= sigma_min < 1:
@@ -84,7 +84,7 @@ class FlowMatching(Conditional):
         self.features = features
         self.sigma_min = sigma_min
         self.stratified = stratified
-        self.normal = normal
+        self.base = base
 
     def velocity(self, c: Condition, counts: Tensor) -> SetVelocity:
         """v(x, t) for conditions c [N, C] and counts [N]: packed x [P, F], t a scalar or one a set [N] -> [P, F]."""
@@ -94,7 +94,7 @@ class FlowMatching(Conditional):
         def v(x: Tensor, t: Tensor) -> Tensor:
             t = t.expand(len(c))
             out: Tensor = network(x, t)
-            return out + between_normals(t, counts, self.sigma_min) * x if self.normal else out
+            return out if self.base is None else out + self.base(x, t, self.sigma_min)
 
         return SetVelocity(v, counts, narrowing(self.velocity, c, counts), schedule)
 
@@ -175,15 +175,18 @@ class FlowMatching(Conditional):
         return x
 
 
-def between_normals(t: Tensor, counts: Tensor, sigma_min: float) -> Tensor:
-    """a [P, 1] of the velocity a x that carries independent standard normal noise to such data, for times t [N].
+class BetweenNormals(nn.Module):
+    """The velocity from white noise to data of which every feature is standard normal, each alone: one vector a set.
 
     With x_t = t x + s z, s = 1 - (1 - σ_min) t, the expected x - (1 - σ_min) z given x_t is
-    (t - (1 - σ_min) s) / (t² + s²) x_t. It ends where it began: its flow is the identity.
+    (t - (1 - σ_min) s) / (t² + s²) x_t. It ends where it began: its flow is the identity for σ_min = 0.
     """
-    shrink = 1 - sigma_min
-    s = 1 - shrink * t
-    return per_point((t - shrink * s) / (t**2 + s**2), counts)
+
+    def forward(self, x: Tensor, t: Tensor, sigma_min: float = 0.0) -> Tensor:
+        """x [N, F] at times t [N] -> expected velocity [N, F]."""
+        shrink = 1 - sigma_min
+        s = 1 - shrink * t
+        return ((t - shrink * s) / (t**2 + s**2))[:, None] * x
 
 
 def velocity_below(edge: Tensor, x_t: Tensor, t: Tensor, counts: Tensor, sigma_min: float) -> Tensor:

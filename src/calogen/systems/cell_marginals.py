@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calogen.detector.geometry import Detector, PolarCells
+from calogen.systems.voxel_shares import VoxelLayers
 
 BINS = 16
 """Energies of a layer at which distributions are stored; with equal numbers of showers in between."""
@@ -68,6 +69,7 @@ class CellMarginals(nn.Module):
 
     def __init__(self, cells_per_layer: Sequence[int], groups: Sequence[int]) -> None:
         super().__init__()
+        self.layers = VoxelLayers(cells_per_layer)
         layer_of_voxel = torch.repeat_interleave(torch.tensor(list(cells_per_layer)))
         group = torch.tensor(list(groups))
         if len(group) != len(layer_of_voxel):
@@ -99,10 +101,15 @@ class CellMarginals(nn.Module):
         return -torch.special.ndtri(beyond).to(within.dtype), edges.to(within.dtype)
 
     def inverse(self, x: Tensor, layers_gev: Tensor) -> Tensor:
-        """Normal numbers [N, V], energies of the layers [N, L] GeV -> shares [N, V]; they need not add up to one."""
+        """Normal numbers [N, V], energies of the layers [N, L] GeV -> shares [N, V]; they need not add up to one.
+
+        A layer with energy has a filled voxel: where none is drawn it is the one that is nearest to be, which each is
+        with a probability in proportion to that of being filled.
+        """
         filled, table = self._tables(layers_gev)
         beyond = torch.special.ndtr(-x.double())
         part = filled.index_select(1, self.group)
+        beyond = self._with_one(beyond, part)
         shower, voxel = (beyond < part).nonzero(as_tuple=True)
         p = ((1 - beyond[shower, voxel] / part[shower, voxel] - END) / (1 - 2 * END)).clamp(0, 1)
         place = torch.acos(1 - 2 * p) * (QUANTILES - 1) / math.pi
@@ -113,6 +120,15 @@ class CellMarginals(nn.Module):
         out = torch.zeros_like(beyond)
         out[shower, voxel] = (low + (place - below) * (high - low)).exp()
         return out.to(x.dtype)
+
+    def _with_one(self, beyond: Tensor, part: Tensor) -> Tensor:
+        """Move the voxel nearest to be filled over the edge, in each layer that has energy and none that is."""
+        ratio = beyond / part  # infinite where the layer is empty
+        nearest = torch.cat([x.amin(-1) for x in self.layers.split(ratio)], dim=1)
+        alone = (nearest >= 1) & torch.isfinite(nearest)
+        limit = [n.unsqueeze(-1) for n in torch.where(alone, nearest, -1.0).split([k for k, _ in self.layers.runs], 1)]
+        hit = [x <= n for x, n in zip(self.layers.split(ratio), limit, strict=True)]
+        return torch.where(torch.cat([h.flatten(1) for h in hit], 1), part * HALF, beyond)
 
     def _tables(self, layers_gev: Tensor) -> tuple[Tensor, Tensor]:
         """Of each shower the probabilities to be filled [N, G] and the quantiles [N, G, Q] at its layers' energies."""
@@ -202,6 +218,8 @@ class Hits:
         return np.concatenate([part[2] for part in self.parts])
 
 
+HALF = 0.5
+"""Of the probability to be filled: a voxel that is the only one of its layer is in the middle of its distribution."""
 SMALLEST = 1e-12
 """Stands for zero in logarithms and at the lower end of uniform numbers."""
 

@@ -118,3 +118,24 @@ def test_distributions_are_in_the_state() -> None:
     energy, incident = cells_of(toy_voxels(5, seed=3))
     x, y = (t.encode(energy, incident, np.random.default_rng(0)) for t in (TARGETS, copy))
     assert torch.equal(x.shape, y.shape)
+
+
+def test_a_layer_without_a_drawn_cell_has_one_as_often_as_it_is_filled() -> None:
+    """Three rings of one layer of a few hits: the cell that is added is in each ring in proportion to its filling."""
+    rates = np.array([0.12, 0.06, 0.02])
+    rng = np.random.default_rng(0)
+    marginals = CellMarginals([12], np.tile(np.arange(3), 4).tolist())
+    filled = rng.random((40_000, 12)) < np.tile(rates, 4)
+    filled = filled[filled.any(1)]
+    hits = Hits()
+    hits.add(torch.from_numpy(filled / filled.sum(1, keepdims=True)))
+    marginals.fit(np.full((len(filled), 1), 2.0), hits)
+    part = marginals.filled[:, 0].double().repeat(4)
+    uniform = torch.rand((30_000, 12), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = -torch.special.ndtri(part + (1 - part) * uniform)  # all are empty, as they are in Geant4's showers
+    made = marginals.inverse(x, torch.full((len(x), 1), 2.0))
+    assert ((made > 0).sum(1) == 1).all()
+    rings = (made > 0).view(-1, 4, 3).sum((0, 1)) / len(x)
+    odds = (part / (1 - part))[:3]
+    torch.testing.assert_close(rings.double(), odds / odds.sum(), atol=0.03, rtol=0)  # exact for many cells
+    assert marginals.inverse(x, torch.zeros(len(x), 1)).abs().max() == 0  # nothing where there is no energy

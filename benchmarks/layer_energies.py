@@ -31,6 +31,7 @@ from calogen.systems.calodream_stages import in_batches
 BATCH = 100
 
 
+@torch.inference_mode()
 def drawn(system: CaloDream, incident: NDArray[Any], **solver: Any) -> tuple[NDArray[np.float32], float]:
     """Standardised logits of the ratios [N, L] and process time of a shower in ms."""
     noise = np.random.default_rng(1).standard_normal((len(incident), system.detector.n_layers), dtype=np.float32)
@@ -74,13 +75,12 @@ def main() -> None:
         "midpoint, 16 evaluations": {"solver": "midpoint", "steps": 8},
         f"3/8 rule, {4 * arguments.full} evaluations": {"solver": "three_eighths", "steps": arguments.full},
     }
-    with torch.inference_mode():
-        for name, solver in solvers.items():
-            x, ms = drawn(system, incident, **solver)
-            sample = np.concatenate([x, given], axis=1)
-            rows = classify_repeats(sample, truth, settings, repeats=arguments.repeats, seed=0)
-            auc, error = mean_auc(rows, settings)
-            print(f"{name:28} {ms:9.2f} ms AUC {auc:.4f} +- {error:.4f}", flush=True)
+    for name, solver in solvers.items():
+        x, ms = drawn(system, incident, **solver)
+        sample = np.concatenate([x, given], axis=1)
+        rows = classify_repeats(sample, truth, settings, repeats=arguments.repeats, seed=0)
+        auc, error = mean_auc(rows, settings)
+        print(f"{name:28} {ms:9.2f} ms AUC {auc:.4f} +- {error:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from calogen.networks.voxel_transformer import VoxelTransformer
 from calogen.networks.voxel_vae import Level
 from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
 from calogen.systems.calodream_stages import AutoencoderStage, EnergiesStage, ShapesStage, cells_of
-from calogen.systems.cell_correlations import CellCorrelations, rings_and_sectors
 from calogen.systems.cell_marginals import alike
 from calogen.systems.domain import TILT_SLACK, Domain
 from calogen.systems.drawing import Precision, require_precision, solver_options, starts, stream
@@ -84,7 +83,6 @@ class CaloDreamConfig:
     shape_network: ShapeNetwork = field(default_factory=ShapeNetwork)
     autoencoder: Autoencoder = field(default_factory=Autoencoder)  # of the latent form
     calibrated: bool = False  # cells too faint to be Geant4's are cut, so that there are as many
-    correlated: bool = False  # the flow of marginals starts from their two-point correlations, see `CellCorrelations`
     turned: bool = False  # training showers are turned by sectors and mirrored at random, see `Turns`
     energy_evaluations: tuple[int, ...] = (8, 4, 16)  # of each layer's velocity: its bespoke solvers, the usual first
     shape_evaluations: tuple[int, ...] = (8, 4, 16)  # of the voxels' velocity
@@ -151,7 +149,7 @@ class CaloDream(System):
         """What the flow of the shapes is known to be where cells are normal numbers."""
         if self.targets.marginals is None or self.config.autoencoder.levels:
             return None
-        return CellCorrelations(rings_and_sectors(self.detector)) if self.config.correlated else BetweenNormals()
+        return BetweenNormals()
 
     def parts(self) -> dict[str, nn.Module]:
         """See `System`."""
@@ -388,7 +386,6 @@ PRESETS: dict[str, Preset] = {
             scaling=DESK_TARGETS,
             energy_network=DESK_ENERGIES,
             shape_network=DESK_SHAPES,
-            correlated=True,
             turned=True,
         ),
         DESK_PLANS,
@@ -412,7 +409,6 @@ PRESETS: dict[str, Preset] = {
             scaling=DESK_TARGETS,
             energy_network=DESK_ENERGIES,
             shape_network=replace(DESK_SHAPES, patch=(3, 25, 2)),
-            correlated=True,
             turned=True,
         ),
         DESK_PLANS,

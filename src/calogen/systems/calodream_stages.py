@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from calogen.data.projection import voxelize
 from calogen.data.showers import Showers
 from calogen.systems.bespoke_stage import FlowProblem
-from calogen.systems.cell_correlations import CellCorrelations
 from calogen.systems.shape_spaces import LatentSpace
 from calogen.train import Batch, LearnedStage, Plan
 from calogen.train.streams import numpy_stream
@@ -133,19 +132,10 @@ class ShapesStage(_VoxelStage):
         self.model = nn.ModuleDict(learned)
 
     def prepare(self, showers: Showers) -> None:
-        """Scale the latent numbers, of which the autoencoder is final now, or fit the correlations of the voxels."""
-        base = self.system.shape_flow.base
-        if isinstance(base, CellCorrelations):
-            base.fit(self._all(showers))
+        """Scale the latent numbers, of which the autoencoder is final now."""
         if isinstance(self.system.space, LatentSpace):
             self.system.space.module.eval()
             self.system.space.fit(in_batches(showers), numpy_stream(self.name, "noise"))
-
-    def _all(self, showers: Showers) -> Iterator[Tensor]:
-        """What the flow learns of all showers, a batch at a time."""
-        rng = numpy_stream(self.name, "correlations")
-        for energy, incident in in_batches(showers):
-            yield self.system.space.encode(energy, incident, rng).x
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         """What the flow learns [N, F], is given [N, 1 + L], and what is known of empty voxels [N, F] if it matters."""

@@ -48,7 +48,8 @@ def demo(
 
     For the incident particles of shipped Geant4 showers (photons in the ILD ECal; pions, or all particles, in ECal and
     HCal; electrons in the CaloChallenge's data set 2) the shipped state of a system makes others; both are projected
-    into the detector's cells and compared. Leaves one HTML page and the numbers as JSON.
+    into the detector's cells (of 5 mm, in the HCal 30 mm; rings of 4.65 mm) and compared. Leaves one HTML page and the
+    numbers as JSON.
     """
     from calogen.overrides import nearest
 

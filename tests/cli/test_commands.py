@@ -184,3 +184,17 @@ def test_no_stage_starves_of_minutes(system: str, name: str) -> None:
     assert sum(minutes.values()) == pytest.approx(60.0)
     longest = max(minutes, key=lambda key: resolved[key].steps or 0)
     assert minutes[longest] >= 60.0 / len(minutes)
+
+
+@pytest.mark.parametrize(("variable", "value"), [("OMP_WAIT_POLICY", "ACTIVE"), ("GOMP_SPINCOUNT", "3000")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["presets"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv(variable, value)
+    assert main(["presets"]) == 0
+    assert os.environ.get("OMP_WAIT_POLICY") in (None, "ACTIVE")

@@ -19,6 +19,7 @@ from calogen.networks.voxel_vae import Level
 from calogen.systems.calodream import PRESETS, CaloDream
 from calogen.systems.calodream_stages import cells_of
 from calogen.systems.shape_spaces import Autoencoder, LatentSpace
+from calogen.systems.voxel_targets import TargetConstants
 
 LATENT = replace(
     TINY,
@@ -129,3 +130,8 @@ def test_turned_showers_have_turned_codes() -> None:
     turned = np.roll(grid, 2, axis=2).reshape(6, -1)
     code, same = (space.latent(e, incident)[0].mu for e in (energy, turned))
     torch.testing.assert_close(code.roll(1, dims=3), same, rtol=1e-4, atol=1e-5)
+
+
+def test_marginals_are_refused_with_an_autoencoder() -> None:
+    with pytest.raises(ValueError, match="is for the voxels alone"):
+        CaloDream.create(replace(LATENT, scaling=TargetConstants(shares="marginals")), RINGS)

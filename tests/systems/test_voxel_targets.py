@@ -141,5 +141,7 @@ def test_what_cannot_be_is_refused() -> None:
         targets.fit([], rng)
     with pytest.raises(ValueError, match="no logit 'probit'; choose one of regularised, clamped"):
         TargetConstants(logit="probit")
+    with pytest.raises(ValueError, match="no shares as 'probit'; choose logit or marginals"):
+        TargetConstants(shares="probit")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="0 < E_min < E_max"):
         TargetConstants(incident_gev=(10.0, 1.0))

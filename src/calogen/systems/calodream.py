@@ -99,6 +99,8 @@ class CaloDream(System):
 
     def __init__(self, config: CaloDreamConfig, detector: Detector) -> None:
         super().__init__(config, detector)
+        if config.autoencoder.levels and config.scaling.shares != "logit":
+            raise ValueError("an autoencoder sees shares as they are: scaling.shares=marginals is for the voxels alone")
         self.domain = Domain()
         self.targets = VoxelTargets(detector.cells_per_layer.tolist(), config.scaling, alike(detector))
         energies, shapes = config.energy_network, config.shape_network
@@ -132,24 +134,13 @@ class CaloDream(System):
             causal=shapes.causal,
             gelu=shapes.gelu,
         )
-        self.shape_flow = FlowMatching(
-            network,
-            self.space.patches.voxels,
-            sigma_min=0.0,
-            stratified=True,
-            base=self._base(),
-        )
+        base = None if self.targets.marginals is None else BetweenNormals()
+        self.shape_flow = FlowMatching(network, self.space.patches.voxels, sigma_min=0.0, stratified=True, base=base)
         self.turns = Turns(detector) if config.turned else None
         self.energy_solvers = BespokeSolvers(config.energy_evaluations)
         self.shape_solvers = BespokeSolvers(config.shape_evaluations)
         self.faint = FaintCut(detector.n_layers)
         self.thresholds_did = NOTHING_CUT  # what the thresholds did in the last call of `sample`
-
-    def _base(self) -> nn.Module | None:
-        """What the flow of the shapes is known to be where cells are normal numbers."""
-        if self.targets.marginals is None or self.config.autoencoder.levels:
-            return None
-        return BetweenNormals()
 
     def parts(self) -> dict[str, nn.Module]:
         """See `System`."""

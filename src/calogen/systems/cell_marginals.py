@@ -34,7 +34,7 @@ FEWEST = 16
 UNSEEN = 0.5
 """Filled voxels that count as seen where there were none, and empty ones where all were filled: Jeffreys' prior."""
 SHOWERS = 20_000
-"""Of which distributions are made, the first of a file: with ten times 400 voxels each, 1 GB."""
+"""Of which distributions are made, the first of those it is given: their filled voxels are in memory together."""
 
 
 def alike(detector: Detector) -> list[int]:
@@ -173,14 +173,15 @@ class CellMarginals(nn.Module):
         voxels = np.bincount(group, minlength=groups)
         rows = np.stack([np.bincount(bins[layers_gev[:, k] > 0, k], minlength=BINS) for k in range(len(at))])
         cells = rows[layer] * voxels[:, None]  # [G, BINS]
-        own = group[hits.voxel]
-        segment = own * BINS + bins[hits.shower, layer[own]]
+        shower, voxel, share = hits.packed()
+        own = group[voxel]
+        segment = own * BINS + bins[shower, layer[own]]
         counts = np.bincount(segment, minlength=groups * BINS).reshape(groups, BINS)
         filled = np.clip(counts, UNSEEN, np.maximum(cells - UNSEEN, UNSEEN)) / np.maximum(cells, 1)
         self.filled.copy_(torch.from_numpy(filled))
         levels = [np.zeros_like(own), layer[own], own, segment]
         sizes = [1, len(at), groups, groups * BINS]
-        tables = [_quantiles(np.log(hits.share), key, n) for key, n in zip(levels, sizes, strict=True)]
+        tables = [_quantiles(np.log(share), key, n) for key, n in zip(levels, sizes, strict=True)]
         wider = [np.zeros(groups * BINS, dtype=np.int64), np.repeat(layer, BINS), np.repeat(np.arange(groups), BINS)]
         chosen = tables[0][0][wider[0]]
         for (table, n), key in zip(tables[1:], [*wider[1:], np.arange(groups * BINS)], strict=True):
@@ -197,25 +198,16 @@ class Hits:
 
     def add(self, within: Tensor) -> None:
         """Shares [N, V] of further showers."""
-        shower, voxel = np.nonzero(within.cpu().numpy() > 0)
-        share = within.cpu().numpy()[shower, voxel].astype(np.float32)
+        shares = within.cpu().numpy()
+        shower, voxel = np.nonzero(shares > 0)
+        share = shares[shower, voxel].astype(np.float32)
         self.parts.append(((shower + self.showers).astype(np.int32), voxel.astype(np.int32), share))
         self.showers += len(within)
 
-    @property
-    def shower(self) -> NDArray[np.int32]:
-        """Numbers of the showers [H]."""
-        return np.concatenate([part[0] for part in self.parts])
-
-    @property
-    def voxel(self) -> NDArray[np.int32]:
-        """Numbers of the voxels [H]."""
-        return np.concatenate([part[1] for part in self.parts])
-
-    @property
-    def share(self) -> NDArray[np.float32]:
-        """Shares [H]."""
-        return np.concatenate([part[2] for part in self.parts])
+    def packed(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+        """Showers, voxels and shares of all [H]."""
+        shower, voxel, share = (np.concatenate(column) for column in zip(*self.parts, strict=True))
+        return shower, voxel, share
 
 
 HALF = 0.5

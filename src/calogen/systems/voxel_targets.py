@@ -47,6 +47,8 @@ class TargetConstants:
     def __post_init__(self) -> None:
         if self.logit not in LOGITS:
             raise ValueError(f"there is no logit {self.logit!r}; choose one of {', '.join(LOGITS)}")
+        if self.shares not in ("logit", "marginals"):
+            raise ValueError(f"there are no shares as {self.shares!r}; choose logit or marginals")
         low, high = self.incident_gev
         if not (0 < low < high and self.factor > 0 and 0 <= self.noise < 1):
             raise ValueError(f"need 0 < E_min < E_max, factor > 0 and 0 <= noise < 1, got {self}")

@@ -66,7 +66,11 @@ class FlowMatching(Conditional):
             loss of a batch then varies less. Each t alone keeps its uniform distribution.
         base: what the network adds to, base(x, t, sigma_min) -> velocity for vectors x [N, F] and t [N], for instance
             `BetweenNormals`; registered as a submodule.
+        weights: [F] of the features in the loss; the optimum is the same whatever positive numbers they are. Without,
+            all count alike.
     """
+
+    weights: Tensor | None
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class FlowMatching(Conditional):
         sigma_min: float = SIGMA_MIN,
         stratified: bool = False,
         base: nn.Module | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= sigma_min < 1:
@@ -85,6 +90,7 @@ class FlowMatching(Conditional):
         self.sigma_min = sigma_min
         self.stratified = stratified
         self.base = base
+        self.register_buffer("weights", weights, persistent=False)
 
     def velocity(self, c: Condition, counts: Tensor) -> SetVelocity:
         """v(x, t) for conditions c [N, C] and counts [N]: packed x [P, F], t a scalar or one a set [N] -> [P, F]."""
@@ -138,7 +144,7 @@ class FlowMatching(Conditional):
         if edge is not None:
             target = torch.where(edge.isnan(), target, velocity_below(edge, x_t, t, counts, self.sigma_min))
         error = self.velocity(c, counts)(x_t, t) - target
-        return mean_per_set(error**2, counts)
+        return mean_per_set(error**2 if self.weights is None else self.weights * error**2, counts)
 
     @torch.no_grad()
     def sample(

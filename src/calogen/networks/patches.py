@@ -77,6 +77,7 @@ class Patches(nn.Module):
         patch: tuple[int, int, int],
         channels: int = 1,
         rings: Sequence[Sequence[float]] | None = None,
+        numbers: int = 0,
     ) -> Patches:
         """Patches of (layers, angles, radii) voxels of layers that may differ.
 
@@ -88,9 +89,11 @@ class Patches(nn.Module):
             channels: numbers of each voxel; all voxels have the first channel before any has the second. In a patch
                 the channel is the fastest.
             rings: where the rings of each layer start, as a share of the largest radius of all; else in equal steps.
+            numbers: of each layer, behind all voxels, layer by layer; those of layers that share patches are a patch
+                more, which lies outside of all rings.
 
         Raises:
-            ValueError: for a length below one, or rings that do not fit the layout.
+            ValueError: for a length below one, rings that do not fit the layout, or more numbers than fit a patch.
 
         >>> Patches.of_layers([(1, 3), (2, 2)], (1, 2, 2)).index.tolist()  # a disc of rings, then sectors
         [[0, 1, -1, -1], [2, -1, -1, -1], [3, 4, 5, 6]]
@@ -116,8 +119,25 @@ class Patches(nn.Module):
             coordinates.append(torch.tensor(list(where)))
             depth += [k] * len(index[-1])
         one = torch.cat(index)[:, :, None]
-        each = (one + first[-1] * torch.arange(channels)).where(one != ABSENT, ABSENT)
-        return cls(each.flatten(1), torch.tensor(depth), torch.cat(coordinates))
+        each = (one + first[-1] * torch.arange(channels)).where(one != ABSENT, ABSENT).flatten(1)
+        whole = cls(each, torch.tensor(depth), torch.cat(coordinates))
+        return whole._with_numbers([*_groups(layout, starts, patch[0])], numbers) if numbers else whole
+
+    def _with_numbers(self, groups: Sequence[range], numbers: int) -> Patches:
+        """One more patch for each group of layers, with the numbers of these."""
+        if max(len(group) for group in groups) * numbers > self.size:
+            raise ValueError(f"{numbers} numbers of a layer do not fit patches of {self.size} voxels")
+        index, depth, coordinates, first = [], [], [], 0
+        layers = groups[-1].stop
+        for k, (group, patches) in enumerate(zip(groups, self.per_depth, strict=True)):
+            own = torch.full((1, self.size), ABSENT)
+            held = torch.arange(group.start * numbers, group.stop * numbers)
+            own[0, : len(held)] = self.voxels + held
+            index += [self.index[first : first + patches], own]
+            coordinates += [self.coordinates[first : first + patches], torch.tensor([[group.start / layers, 0.0, 1.0]])]
+            depth += [k] * (patches + 1)
+            first += patches
+        return Patches(torch.cat(index), torch.tensor(depth), torch.cat(coordinates))
 
     def __len__(self) -> int:
         return len(self.index)

@@ -121,7 +121,7 @@ class CaloDream(System):
         self.space: ShapeSpace = (
             LatentSpace(self.targets, detector, config.autoencoder, shapes.patch)
             if config.autoencoder.levels
-            else ShareSpace(self.targets, patches_of(detector, shapes.patch))
+            else ShareSpace(self.targets, patches_of(detector, shapes.patch, 0 if self.targets.marginals is None else 1))
         )
         network = VoxelTransformer(
             self.space.patches,
@@ -134,8 +134,14 @@ class CaloDream(System):
             causal=shapes.causal,
             gelu=shapes.gelu,
         )
-        base = None if self.targets.marginals is None else BetweenNormals()
-        self.shape_flow = FlowMatching(network, self.space.patches.voxels, sigma_min=0.0, stratified=True, base=base)
+        base, weights = None, None
+        if self.targets.marginals is not None:
+            numbers = self.space.patches.voxels - detector.n_layers
+            base = BetweenNormals()
+            weights = torch.cat([torch.ones(numbers), torch.full((detector.n_layers,), COUNTS_WEIGHT)])
+        self.shape_flow = FlowMatching(
+            network, self.space.patches.voxels, sigma_min=0.0, stratified=True, base=base, weights=weights
+        )
         self.turns = Turns(detector) if config.turned else None
         self.energy_solvers = BespokeSolvers(config.energy_evaluations)
         self.shape_solvers = BespokeSolvers(config.shape_evaluations)
@@ -296,6 +302,8 @@ class CaloDream(System):
 
 
 NOTHING_CUT = Cut(0, 0, 0.0, 0)
+COUNTS_WEIGHT = 8.0
+"""Of a layer's number of filled voxels in the loss: one number beside a hundred voxels, on which all of them depend."""
 
 
 DESK_PLANS: dict[str, Plan] = {

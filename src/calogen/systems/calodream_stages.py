@@ -71,7 +71,7 @@ class EnergiesStage(_VoxelStage):
         self.model.to("cpu")  # where the showers are
         self.system.domain.fit(showers.incident)
         self.system.targets.fit(in_batches(showers), numpy_stream(self.name, "noise"))
-        if self.system.turns is not None:
+        if self.system.turns is not None and self.system.targets.marginals is None:
             self.system.turns.average(self.system.targets.shape)
 
     def batch(self, showers: Showers, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:

@@ -8,10 +8,16 @@ the gap. Here the voxel's own distribution F maps both to one bell,
 
 so each voxel alone is right before anything is trained, and a flow learns how voxels hang together. F is that of all
 voxels alike (one ring of a layer), interpolated in the logarithm of the layer's energy.
+
+How many voxels of a layer are filled is a number of its own, n, drawn first in the same way. Independent voxels of a
+layer that has two would be none, one, two, three: given n, the odds of each to be filled are multiplied by one factor of
+the layer so that n are expected (independent voxels given their number), and on the way back it is the n that are
+nearest to be filled. Shares are those of an average filled voxel: share · n.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -63,9 +69,12 @@ class CellMarginals(nn.Module):
 
     group: Tensor
     layer: Tensor
+    voxels: Tensor
+    cells: Tensor
     at: Tensor
     filled: Tensor
     shares: Tensor
+    counts: Tensor
 
     def __init__(self, cells_per_layer: Sequence[int], groups: Sequence[int]) -> None:
         super().__init__()
@@ -79,84 +88,97 @@ class CellMarginals(nn.Module):
             raise ValueError("a group has voxels of several layers")
         self.register_buffer("group", group, persistent=False)
         self.register_buffer("layer", layer, persistent=False)
+        self.register_buffer("voxels", torch.bincount(group).double(), persistent=False)  # of each group
+        self.register_buffer("cells", torch.tensor(list(cells_per_layer)).double(), persistent=False)
         self.register_buffer("at", torch.zeros(len(cells_per_layer), BINS, dtype=torch.float64))
         self.register_buffer("filled", torch.full((len(layer), BINS), 0.5))
-        self.register_buffer("shares", torch.zeros(len(layer), BINS, QUANTILES))
+        self.register_buffer("shares", torch.zeros(len(layer), BINS, QUANTILES, dtype=torch.float16))  # half the state
+        self.register_buffer("counts", torch.ones(len(cells_per_layer), BINS, QUANTILES))
 
     def forward(self, within: Tensor, layers_gev: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Shares [N, V], energies of the layers [N, L] GeV and uniform numbers in [0, 1) [N, V] -> normal numbers.
+        """Shares [N, V], energies of the layers [N, L] GeV and uniform numbers in [0, 1) [N, V + L] -> normal numbers.
 
         Returns:
-            x [N, V], and for each empty voxel the largest that x could have been, NaN for the others [N, V].
+            x [N, V + L], the numbers of filled voxels behind the voxels; and for each empty voxel the largest that x
+            could have been, NaN for all others [N, V + L].
         """
-        filled, table = self._tables(layers_gev)
+        voxels, spare = (part.double() for part in uniform.split([within.shape[1], len(self.counts)], dim=1))
+        energies = _Energies(self, layers_gev)
+        n = self.layers.sum(within > 0)
+        filled = self._filled(energies, n)
         part = filled.index_select(1, self.group)  # probability to be filled
-        beyond = part + (1 - part) * (1 - uniform.double().clamp(min=SMALLEST))  # of numbers larger than this one
+        beyond = part + (1 - part) * (1 - voxels.clamp(min=SMALLEST))  # of numbers larger than this one
         shower, voxel = (within > 0).nonzero(as_tuple=True)
-        place = self._place(table, shower, voxel, within[shower, voxel].double().log())
-        p = END + (1 - 2 * END) * (1 - torch.cos(math.pi * place / (QUANTILES - 1))) / 2
+        value = (within[shower, voxel].double() * n[shower, self.layer[self.group[voxel]]]).log()
+        p = _probability(energies.of(self.shares, self.layer), shower, self.group[voxel], value)
         beyond[shower, voxel] = part[shower, voxel] * (1 - p)
-        edge = -torch.special.ndtri(filled)
-        edges = edge.index_select(1, self.group).index_put((shower, voxel), edge.new_tensor(torch.nan))
-        return -torch.special.ndtri(beyond).to(within.dtype), edges.to(within.dtype)
+        edge = -torch.special.ndtri(filled).index_select(1, self.group)
+        edge = edge.index_put((shower, voxel), edge.new_tensor(torch.nan))
+        count = -torch.special.ndtri(1 - self._place_of_counts(energies, n, spare))
+        x = torch.cat([-torch.special.ndtri(beyond), count], dim=1)
+        return x.to(within.dtype), torch.cat([edge, torch.full_like(count, torch.nan)], dim=1).to(within.dtype)
 
     def inverse(self, x: Tensor, layers_gev: Tensor) -> Tensor:
-        """Normal numbers [N, V], energies of the layers [N, L] GeV -> shares [N, V]; they need not add up to one.
+        """Normal numbers [N, V + L], energies of the layers [N, L] GeV -> shares [N, V]; they need not add up to one.
 
-        A layer with energy has a filled voxel: where none is drawn it is the one that is nearest to be, which each is
-        with a probability in proportion to that of being filled.
+        A layer with energy has as many filled voxels as were drawn, one at least.
         """
-        filled, table = self._tables(layers_gev)
-        beyond = torch.special.ndtr(-x.double())
-        part = filled.index_select(1, self.group)
-        beyond = self._with_one(beyond, part)
-        shower, voxel = (beyond < part).nonzero(as_tuple=True)
-        p = ((1 - beyond[shower, voxel] / part[shower, voxel] - END) / (1 - 2 * END)).clamp(0, 1)
-        place = torch.acos(1 - 2 * p) * (QUANTILES - 1) / math.pi
-        below = place.floor().clamp(max=QUANTILES - 2)
-        first = self._first(shower, voxel) + below.long()
-        flat = table.flatten()
-        low, high = flat[first], flat[first + 1]
+        beyond, drawn = torch.special.ndtr(-x.double()).split([self.layers.n_voxels, len(self.counts)], dim=1)
+        energies = _Energies(self, layers_gev)
+        n = self._drawn_counts(energies, 1 - drawn)
+        part = self._filled(energies, n).index_select(1, self.group)
+        ratio = beyond / part  # below one: filled; infinite where the layer is empty
+        chosen, last = self._nearest(ratio, n)
+        shower, voxel = chosen.nonzero(as_tuple=True)
+        layer = self.layer[self.group[voxel]]
+        p = 1 - ratio[shower, voxel] / last[shower, layer]
+        value = _quantile(energies.of(self.shares, self.layer), shower, self.group[voxel], p)
         out = torch.zeros_like(beyond)
-        out[shower, voxel] = (low + (place - below) * (high - low)).exp()
+        out[shower, voxel] = value.exp() / n[shower, layer]
         return out.to(x.dtype)
 
-    def _with_one(self, beyond: Tensor, part: Tensor) -> Tensor:
-        """Move the voxel nearest to be filled over the edge, in each layer that has energy and none that is."""
-        ratio = beyond / part  # infinite where the layer is empty
-        nearest = torch.cat([x.amin(-1) for x in self.layers.split(ratio)], dim=1)
-        alone = (nearest >= 1) & torch.isfinite(nearest)
-        limit = [n.unsqueeze(-1) for n in torch.where(alone, nearest, -1.0).split([k for k, _ in self.layers.runs], 1)]
-        hit = [x <= n for x, n in zip(self.layers.split(ratio), limit, strict=True)]
-        return torch.where(torch.cat([h.flatten(1) for h in hit], 1), part * HALF, beyond)
+    def _filled(self, energies: _Energies, n: Tensor) -> Tensor:
+        """Probabilities of groups to be filled [N, G] where n [N, L] voxels of the layer are."""
+        filled = energies.of(self.filled[..., None], self.layer)[..., 0]
+        odds = torch.logit(filled)
+        low, high = torch.full_like(n, -FARTHEST), torch.full_like(n, FARTHEST)
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            each = torch.sigmoid(odds + middle.index_select(1, self.layer)) * self.voxels
+            few = torch.zeros_like(n).index_add(1, self.layer, each) < n
+            low, high = torch.where(few, middle, low), torch.where(few, high, middle)
+        tilted = torch.sigmoid(odds + ((low + high) / 2).index_select(1, self.layer))
+        return torch.where(n.index_select(1, self.layer) > 0, tilted, 0.0)
 
-    def _tables(self, layers_gev: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each shower the probabilities to be filled [N, G] and the quantiles [N, G, Q] at its layers' energies."""
-        ln = layers_gev.double().clamp(min=SMALLEST).log().T.contiguous()  # [L, N]
-        right = torch.searchsorted(self.at, ln).clamp(1, BINS - 1)
-        low, high = self.at.gather(1, right - 1), self.at.gather(1, right)
-        share = torch.where(high > low, (ln - low) / (high - low), 0.0).clamp(0, 1)
-        right, share = right.T[:, self.layer], share.T[:, self.layer]  # [N, G]
-        own = torch.arange(len(self.layer), device=right.device)
-        filled = torch.lerp(self.filled[own, right - 1].double(), self.filled[own, right].double(), share)
-        filled = torch.where(layers_gev[:, self.layer] > 0, filled, 0.0)
-        table = torch.lerp(self.shares[own, right - 1].double(), self.shares[own, right].double(), share[..., None])
-        return filled, table
+    def _place_of_counts(self, energies: _Energies, n: Tensor, uniform: Tensor) -> Tensor:
+        """Numbers of filled voxels [N, L] as places in their distribution [N, L]; anywhere where there is no energy."""
+        shower, layer = (n > 0).nonzero(as_tuple=True)
+        out = END + (1 - 2 * END) * uniform
+        inside = MARGIN + (1 - 2 * MARGIN) * uniform  # so that round-off makes no other number of it
+        value = (n - inside)[shower, layer]  # a number n stands for all between n - 1 and n
+        out[shower, layer] = _probability(energies.of(self.counts), shower, layer, value)
+        return out
 
-    def _first(self, shower: Tensor, voxel: Tensor) -> Tensor:
-        """Where a voxel's quantiles begin in the flat table."""
-        return (shower * len(self.layer) + self.group[voxel]) * QUANTILES
+    def _drawn_counts(self, energies: _Energies, place: Tensor) -> Tensor:
+        """The inverse: [N, L] numbers of filled voxels."""
+        rows, layers = place.shape
+        shower = torch.arange(rows, device=place.device).repeat_interleave(layers)
+        layer = torch.arange(layers, device=place.device).repeat(rows)
+        value = _quantile(energies.of(self.counts), shower, layer, place.flatten()).view(rows, layers)
+        n = torch.minimum(value.ceil().clamp(min=1), self.cells)
+        return torch.where(energies.gev > 0, n, 0.0)
 
-    def _place(self, table: Tensor, shower: Tensor, voxel: Tensor, value: Tensor) -> Tensor:
-        """Where values lie among their quantiles, in [0, Q - 1]: a search by halves, for all at once."""
-        first, flat = self._first(shower, voxel), table.flatten()
-        low, width = torch.zeros_like(first), QUANTILES - 1
-        while width > 1:
-            width //= 2
-            low = torch.where(flat[first + low + width] <= value, low + width, low)
-        left, right = flat[first + low], flat[first + low + 1]
-        share = torch.where(right > left, (value - left) / torch.where(right > left, right - left, 1.0), 0.5)
-        return low + share.clamp(0, 1)
+    def _nearest(self, ratio: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+        """The n [N, L] voxels of each layer that are nearest to be filled [N, V], and the ratio [N, L] at which they
+        end: one, if it lies between the last of them and the next."""
+        chosen, ends = [], []
+        for part, own in zip(self.layers.split(ratio), self.layers.per_run(n), strict=True):
+            ordered = part.sort(dim=-1).values
+            padded = torch.cat([torch.zeros_like(own), ordered, torch.full_like(own, torch.inf)], dim=-1)
+            last, following = (padded.gather(-1, own.long() + k) for k in (0, 1))
+            chosen.append(((part <= last) & (own > 0)).flatten(1))
+            ends.append(torch.minimum(last.clamp(min=1), following)[..., 0])
+        return torch.cat(chosen, dim=1), torch.cat(ends, dim=1)
 
     def fit(self, layers_gev: NDArray[np.float64], hits: Hits) -> None:
         """Set the distributions.
@@ -175,17 +197,21 @@ class CellMarginals(nn.Module):
         cells = rows[layer] * voxels[:, None]  # [G, BINS]
         shower, voxel, share = hits.packed()
         own = group[voxel]
+        n = np.zeros(layers_gev.shape, dtype=np.int64)
+        np.add.at(n, (shower, layer[own]), 1)
+        self.counts.copy_(torch.from_numpy(_count_quantiles(n, bins)))
+        value = np.log(share * n[shower, layer[own]])
         segment = own * BINS + bins[shower, layer[own]]
         counts = np.bincount(segment, minlength=groups * BINS).reshape(groups, BINS)
         filled = np.clip(counts, UNSEEN, np.maximum(cells - UNSEEN, UNSEEN)) / np.maximum(cells, 1)
         self.filled.copy_(torch.from_numpy(filled))
         levels = [np.zeros_like(own), layer[own], own, segment]
         sizes = [1, len(at), groups, groups * BINS]
-        tables = [_quantiles(np.log(share), key, n) for key, n in zip(levels, sizes, strict=True)]
+        tables = [_quantiles(value, key, size) for key, size in zip(levels, sizes, strict=True)]
         wider = [np.zeros(groups * BINS, dtype=np.int64), np.repeat(layer, BINS), np.repeat(np.arange(groups), BINS)]
         chosen = tables[0][0][wider[0]]
-        for (table, n), key in zip(tables[1:], [*wider[1:], np.arange(groups * BINS)], strict=True):
-            chosen = np.where((n[key] >= FEWEST)[:, None], table[key], chosen)
+        for (table, seen), key in zip(tables[1:], [*wider[1:], np.arange(groups * BINS)], strict=True):
+            chosen = np.where((seen[key] >= FEWEST)[:, None], table[key], chosen)
         self.shares.copy_(torch.from_numpy(chosen.reshape(groups, BINS, QUANTILES)).to(device))
 
 
@@ -210,10 +236,52 @@ class Hits:
         return shower, voxel, share
 
 
-HALF = 0.5
-"""Of the probability to be filled: a voxel that is the only one of its layer is in the middle of its distribution."""
+MARGIN = 0.01
+"""Of the unit that stands for a number of filled voxels, what is left out at both ends."""
+FARTHEST, HALVINGS = 30.0, 40
+"""Of the logarithm of the factor on odds: where its search begins, and how often the range is halved."""
 SMALLEST = 1e-12
 """Stands for zero in logarithms and at the lower end of uniform numbers."""
+
+
+class _Energies:
+    """Energies of layers [N, L] GeV between those at which tables are stored."""
+
+    def __init__(self, marginals: CellMarginals, gev: Tensor) -> None:
+        self.gev, at = gev, marginals.at
+        ln = gev.double().clamp(min=SMALLEST).log().T.contiguous()  # [L, N]
+        right = torch.searchsorted(at, ln).clamp(1, BINS - 1)
+        low, high = at.gather(1, right - 1), at.gather(1, right)
+        share = torch.where(high > low, (ln - low) / (high - low), 0.0).clamp(0, 1)
+        self.right, self.share = right.T, share.T  # [N, L]
+
+    def of(self, stored: Tensor, layer: Tensor | None = None) -> Tensor:
+        """Tables [K, BINS, Q], one a layer or each of the layer told [K] -> their rows at these energies [N, K, Q]."""
+        right, share = (part if layer is None else part.index_select(1, layer) for part in (self.right, self.share))
+        own = torch.arange(len(stored), device=stored.device)
+        return torch.lerp(stored[own, right - 1].double(), stored[own, right].double(), share[..., None])
+
+
+def _probability(table: Tensor, shower: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Where values [H] lie in the distributions of their shower and key, of tables [N, K, Q]; within (0, 1)."""
+    first, flat = (shower * table.shape[1] + key) * QUANTILES, table.flatten()
+    low, width = torch.zeros_like(first), QUANTILES - 1
+    while width > 1:  # a search by halves, for all at once
+        width //= 2
+        low = torch.where(flat[first + low + width] <= value, low + width, low)
+    left, right = flat[first + low], flat[first + low + 1]
+    share = torch.where(right > left, (value - left) / torch.where(right > left, right - left, 1.0), 0.5)
+    place = low + share.clamp(0, 1)
+    return END + (1 - 2 * END) * (1 - torch.cos(math.pi * place / (QUANTILES - 1))) / 2
+
+
+def _quantile(table: Tensor, shower: Tensor, key: Tensor, p: Tensor) -> Tensor:
+    """The inverse of `_probability`: values [H] at probabilities p [H]."""
+    inside = ((p - END) / (1 - 2 * END)).clamp(0, 1)
+    place = torch.acos(1 - 2 * inside) * (QUANTILES - 1) / math.pi
+    below = place.floor().clamp(max=QUANTILES - 2)
+    first, flat = (shower * table.shape[1] + key) * QUANTILES + below.long(), table.flatten()
+    return flat[first] + (place - below) * (flat[first + 1] - flat[first])
 
 
 def _bins(gev: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -242,3 +310,23 @@ def _quantiles(
     above = np.minimum(below + 1, np.maximum(first + counts[:, None] - 1, 0))
     out = ordered[below] + (place - np.floor(place)) * (ordered[above] - ordered[below])
     return np.where(counts[:, None] > 0, out, 0.0), counts
+
+
+def _count_quantiles(n: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Quantiles [L, BINS, Q] of n - uniform, for numbers n [N, L] of filled voxels in layers of these bins of energy.
+
+    That distribution is a straight line between one integer and the next. A bin without layers has that of all energies,
+    and a layer that never has energy that of n = 1.
+    """
+    p = (1 - np.cos(np.pi * np.arange(QUANTILES) / (QUANTILES - 1))) / 2
+    out = np.tile(p, (n.shape[1], BINS, 1))
+    for layer, b in itertools.product(range(n.shape[1]), range(BINS)):
+        some = n[:, layer] > 0
+        here = some & (bins[:, layer] == b)
+        own = n[here if here.any() else some, layer]
+        if len(own):
+            below = np.cumsum(np.bincount(own)) / len(own)
+            step = np.diff(below, prepend=0.0) > 0
+            step[:-1] |= step[1:]  # an integer that is not hit itself may be where the next line begins
+            out[layer, b] = np.interp(p, below[step], np.flatnonzero(step))
+    return out

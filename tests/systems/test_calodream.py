@@ -15,7 +15,7 @@ from calogen import Incident
 from calogen.cli import main
 from calogen.data.projection import voxelize
 from calogen.detector.catalog import CALOCHALLENGE_1_PIONS, CALOCHALLENGE_2, CALOCHALLENGE_3, ILD_ECAL
-from calogen.systems import bespoke_stage, faint_cut
+from calogen.systems import bespoke_stage, drawing, faint_cut
 from calogen.systems.calodream import PRESETS, CaloDream, CaloDreamConfig, EnergyNetwork, ShapeNetwork
 from calogen.systems.drawing import stream
 from calogen.systems.shape_spaces import patches_of
@@ -188,3 +188,20 @@ def test_the_challenges_own_files_can_be_learned_from(tmp_path: Path, monkeypatc
     made = calogen.load(tmp_path / "run" / "state.safetensors").sample(incident[:2], seed=1)
     assert made.detector == CALOCHALLENGE_2
     np.testing.assert_array_less(made.visible_energy, 2.857 * incident.energy[:2])
+
+
+def test_the_precision_is_the_configurations_where_the_processor_has_it(
+    fitted: CaloDream, request_: Incident, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(precision: str) -> np.ndarray:
+        return fitted.sample(request_, seed=2, precision=precision).energy  # type: ignore[arg-type]
+
+    single, half = drawn("float32"), drawn("bfloat16")
+    assert not np.array_equal(single, half)
+    np.testing.assert_array_equal(drawn("auto"), single)
+    monkeypatch.setattr(fitted, "config", replace(fitted.config, precision="bfloat16"))
+    for has, expected in ((True, half), (False, single)):
+        monkeypatch.setattr(drawing, "has_bfloat16", lambda device, has=has: has)
+        np.testing.assert_array_equal(drawn("auto"), expected)
+    with pytest.raises(ValueError, match="unknown precision 'half'; use 'auto', 'float32' or 'bfloat16'"):
+        drawn("half")

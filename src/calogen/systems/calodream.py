@@ -34,7 +34,7 @@ from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
 from calogen.systems.calodream_stages import AutoencoderStage, EnergiesStage, ShapesStage, cells_of
 from calogen.systems.cell_marginals import alike
 from calogen.systems.domain import TILT_SLACK, Domain
-from calogen.systems.drawing import Precision, require_precision, solver_options, starts, stream
+from calogen.systems.drawing import Precision, chosen_precision, solver_options, starts, stream
 from calogen.systems.faint_cut import FaintCut, FaintCutStage
 from calogen.systems.layer_stages import FLOW_PLAN
 from calogen.systems.published_vae import PUBLISHED_VAES
@@ -86,6 +86,7 @@ class CaloDreamConfig:
     turned: bool = False  # training showers are turned by sectors and mirrored at random, see `Turns`
     energy_evaluations: tuple[int, ...] = (8, 4, 16)  # of each layer's velocity: its bespoke solvers, the usual first
     shape_evaluations: tuple[int, ...] = (8, 4, 16)  # of the voxels' velocity
+    precision: Precision = "float32"  # of the shape network's products in `sample`, where scores were shown to hold
     solver_error: Literal["global", "local"] = "global"  # the truncation error that the solvers are fitted by
 
 
@@ -206,7 +207,7 @@ class CaloDream(System):
         energy_solver: str = "bespoke",
         energy_evaluations: int = 0,
         energy_steps: int = 8,
-        precision: Precision = "float32",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
     ) -> Showers:
         """One shower for each incident particle: a point in the middle of each cell with energy.
 
@@ -223,13 +224,13 @@ class CaloDream(System):
             energy_solver: the same for the energies of the layers.
             energy_evaluations: the same for them.
             energy_steps: the same for them (published: 50 of three_eighths in each layer, 9,000 evaluations).
-            precision: of the shape network's products.
+            precision: of the shape network's products; `auto`: the configuration's, on processors that compute in it.
 
         Raises:
             ValueError: particles outside the trained range, or an unknown option.
         """
         self.domain.check(incident)
-        require_precision(precision)
+        chosen = chosen_precision(precision, self.config.precision, self.device)
         shapes = solver_options(solver, steps, self.shape_solvers.of(evaluations))
         energies = solver_options(energy_solver, energy_steps, self.energy_solvers.of(energy_evaluations))
         for part in self.parts().values():
@@ -237,9 +238,7 @@ class CaloDream(System):
         self.thresholds_did = NOTHING_CUT
         with torch.inference_mode():
             batches = [
-                self._sample_batch(
-                    incident[start : start + batch_size], seed, first + start, energies, shapes, precision
-                )
+                self._sample_batch(incident[start : start + batch_size], seed, first + start, energies, shapes, chosen)
                 for start in starts(len(incident), batch_size, progress)
             ]
         return Showers.concatenate(batches) if batches else Showers.empty(self.detector)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from calogen.data.incident import Incident
@@ -31,6 +32,27 @@ def require_precision(name: str) -> Precision:
     if name not in get_args(Precision):
         raise ValueError(f"unknown precision {name!r}; use 'float32' or 'bfloat16'")
     return cast(Precision, name)
+
+
+def chosen_precision(name: str, shown: Precision, device: torch.device) -> Precision:
+    """What `auto` means: `shown`, in which the state's scores are known to hold, where the device computes in it.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name != "auto":
+        if name not in get_args(Precision):
+            raise ValueError(f"unknown precision {name!r}; use 'auto', 'float32' or 'bfloat16'")
+        return cast(Precision, name)
+    return shown if shown == "float32" or has_bfloat16(device) else "float32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products in bfloat16; without, they are slower than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
 
 
 Streams = Sequence[np.random.Generator]

@@ -46,7 +46,7 @@ def drawn(system: CaloDream, incident: NDArray[Any], **solver: Any) -> tuple[NDA
 
 def ratios(system: CaloDream, u: torch.Tensor) -> NDArray[np.float32]:
     """Ratios as the flow learns them: those beyond 0 and 1 are at its ends, as they are after decoding."""
-    return system.targets.energy(system.targets._energy_logit(u).float()).numpy()
+    return system.targets.energy(system.targets.energy_logit(u).float()).numpy()
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ class VoxelTargets(nn.Module):
         hits, layers = Hits(), []
         for batch in showers:
             shares = self.shares(*batch)
-            energy.add(self._energy_logit(shares.u))
+            energy.add(self.energy_logit(shares.u))
             total.add(shares.u[:, :1])
             if self.marginals is None:
                 shape.add(self._shape_logit(shares, rng))
@@ -139,7 +139,7 @@ class VoxelTargets(nn.Module):
             ValueError: negative or NaN energies, showers of more than `factor` times their incident energy.
         """
         shares = self.shares(energy, incident)
-        x = self.energy(self._energy_logit(shares.u).float())
+        x = self.energy(self.energy_logit(shares.u).float())
         shape, edge = self._shape(shares, incident, rng)
         x_inc = self.scaled_incident(incident)
         return Targets(x, shape, x_inc, self._condition(x_inc, shares.u, x), edge)
@@ -147,7 +147,7 @@ class VoxelTargets(nn.Module):
     def encode_energies(self, energy: NDArray[Any], incident: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """What the energy network learns [N, L] and is given [N, 1], from what `encode` takes; nothing is random."""
         shares = self.shares(energy, incident)
-        return self.energy(self._energy_logit(shares.u).float()), self.scaled_incident(incident)
+        return self.energy(self.energy_logit(shares.u).float()), self.scaled_incident(incident)
 
     def _shape(self, shares: Shares, incident: NDArray[Any], rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """What the flow of the shapes learns [N, F], and `Targets.edge`."""
@@ -233,7 +233,12 @@ class VoxelTargets(nn.Module):
     def _condition(self, x_inc: Tensor, u: Tensor, x_energy: Tensor) -> Tensor:
         return torch.cat([x_inc, self.total(u[:, :1].float()), x_energy[:, 1:]], dim=1)
 
-    def _energy_logit(self, u: Tensor) -> Tensor:
+    def energy_logit(self, u: Tensor) -> Tensor:
+        """Logits of the ratios u [N, L], before they are standardised.
+
+        Raises:
+            ValueError: u_0 above `factor`.
+        """
         most, factor = float(u[:, 0].max()) if len(u) else 0.0, self.constants.factor
         if most > factor:
             raise ValueError(f"a shower has {most:.3f} of its incident energy; choose a factor above {factor:.3f}")

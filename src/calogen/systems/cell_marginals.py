@@ -203,6 +203,8 @@ class CellMarginals(nn.Module):
         value = np.log(share * n[shower, layer[own]])
         segment = own * BINS + bins[shower, layer[own]]
         counts = np.bincount(segment, minlength=groups * BINS).reshape(groups, BINS)
+        seen = cells > 0  # a bin without layers has the voxels of all energies
+        counts, cells = (np.where(seen, part, part.sum(1, keepdims=True)) for part in (counts, cells))
         filled = np.clip(counts, UNSEEN, np.maximum(cells - UNSEEN, UNSEEN)) / np.maximum(cells, 1)
         self.filled.copy_(torch.from_numpy(filled))
         levels = [np.zeros_like(own), layer[own], own, segment]

@@ -170,14 +170,15 @@ class CellMarginals(nn.Module):
 
     def _nearest(self, ratio: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
         """The n [N, L] voxels of each layer that are nearest to be filled [N, V], and the ratio [N, L] at which they
-        end: one, if it lies between the last of them and the next."""
+        end: one, if it lies between the last of them and the next, else at the next (below it they are uniform)."""
         chosen, ends = [], []
         for part, own in zip(self.layers.split(ratio), self.layers.per_run(n), strict=True):
             ordered = part.sort(dim=-1).values
-            padded = torch.cat([torch.zeros_like(own), ordered, torch.full_like(own, torch.inf)], dim=-1)
+            beyond = (ordered[..., -1:] * (1 + 1 / part.shape[-1])).clamp(min=1)  # there is none
+            padded = torch.cat([torch.zeros_like(own), ordered, beyond], dim=-1)
             last, following = (padded.gather(-1, own.long() + k) for k in (0, 1))
             chosen.append(((part <= last) & (own > 0)).flatten(1))
-            ends.append(torch.minimum(last.clamp(min=1), following)[..., 0])
+            ends.append(torch.where((last < 1) & (following >= 1), 1.0, following)[..., 0])
         return torch.cat(chosen, dim=1), torch.cat(ends, dim=1)
 
     def fit(self, layers_gev: NDArray[np.float64], hits: Hits) -> None:

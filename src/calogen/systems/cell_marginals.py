@@ -121,7 +121,8 @@ class CellMarginals(nn.Module):
     def inverse(self, x: Tensor, layers_gev: Tensor) -> Tensor:
         """Normal numbers [N, V + L], energies of the layers [N, L] GeV -> shares [N, V]; they need not add up to one.
 
-        A layer with energy has as many filled voxels as were drawn, one at least.
+        A layer with energy has as many filled voxels as were drawn, one at least. Of those it lacked beside that number
+        the shares are the faintest of the layer; the others keep what they drew.
         """
         beyond, drawn = torch.special.ndtr(-x.double()).split([self.layers.n_voxels, len(self.counts)], dim=1)
         energies = _Energies(self, layers_gev)
@@ -131,7 +132,8 @@ class CellMarginals(nn.Module):
         chosen, last = self._nearest(ratio, n)
         shower, voxel = chosen.nonzero(as_tuple=True)
         layer = self.layer[self.group[voxel]]
-        p = 1 - ratio[shower, voxel] / last[shower, layer]
+        near, end = ratio[shower, voxel], last[shower, layer]
+        p = 1 - near / torch.where(near < 1, end.clamp(max=1), end)
         value = _quantile(energies.of(self.shares, self.layer), shower, self.group[voxel], p)
         out = torch.zeros_like(beyond)
         out[shower, voxel] = value.exp() / n[shower, layer]

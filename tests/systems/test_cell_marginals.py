@@ -168,7 +168,7 @@ def test_numbers_of_filled_voxels_come_back(n: list[int], seed: int) -> None:
 
 
 def test_voxels_that_are_filled_to_make_the_number_have_shares_that_voxels_have() -> None:
-    """One ring: they are the faintest of their layer, which shifts the distribution a little, and none is at its end."""
+    """One ring: they are the faintest of their layer, which shifts the distribution a little; none is at its end."""
     rng = np.random.default_rng(0)
     n = rng.integers(1, 12, 4000)
     filled = rng.random((4000, 16)).argsort(1) < n[:, None]

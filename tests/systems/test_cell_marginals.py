@@ -109,6 +109,15 @@ def test_layers_without_showers_and_few_hits_can_be_fitted() -> None:
     assert 0.1 < float(back[back > 0].min()) <= float(back.max()) <= 1.501  # they need not add up to one
 
 
+@pytest.mark.parametrize("place", [3, -1])
+def test_numbers_that_are_none_are_refused(place: int) -> None:
+    x = torch.zeros(2, 78)
+    x[1, place] = torch.nan
+    assert TARGETS.marginals is not None
+    with pytest.raises(ValueError, match="drawn numbers of voxels"):
+        TARGETS.marginals.inverse(x, torch.ones(2, 6))
+
+
 def test_groups_must_fit_the_layers() -> None:
     with pytest.raises(ValueError, match="8 voxels need as many groups, not 7"):
         CellMarginals([4, 4], [0] * 7)

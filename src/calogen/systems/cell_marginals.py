@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from calogen.detector.geometry import Detector, PolarCells
 from calogen.systems.voxel_shares import VoxelLayers
+from calogen.transforms import finite
 
 BINS = 16
 """Energies of a layer at which distributions are stored; with equal numbers of showers in between."""
@@ -123,8 +124,13 @@ class CellMarginals(nn.Module):
 
         A layer with energy has as many filled voxels as were drawn, one at least. Of those it lacked beside that number
         the shares are the faintest of the layer; the others keep what they drew.
+
+        Raises:
+            ValueError: NaN or infinite numbers.
         """
-        beyond, drawn = torch.special.ndtr(-x.double()).split([self.layers.n_voxels, len(self.counts)], dim=1)
+        beyond, drawn = torch.special.ndtr(-finite(x, "drawn numbers of voxels").double()).split(
+            [self.layers.n_voxels, len(self.counts)], dim=1
+        )
         energies = _Energies(self, layers_gev)
         n = self._drawn_counts(energies, 1 - drawn)
         part = self._filled(energies, n).index_select(1, self.group)

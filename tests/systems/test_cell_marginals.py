@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toy_voxels import RINGS, toy_voxels
 
 from calogen.detector.catalog import BOX_30, CALOCHALLENGE_1_PIONS, CALOCHALLENGE_2
+from calogen.detector.geometry import CartesianCells, Detector, Layer
 from calogen.systems.calodream_stages import cells_of
 from calogen.systems.cell_marginals import CellMarginals, Hits, alike
 from calogen.systems.voxel_targets import TargetConstants, VoxelTargets
@@ -37,6 +38,16 @@ def test_cells_alike_are_rings_or_distances_in_squares() -> None:
     for view in (squares[::-1], squares[:, ::-1], squares.T):
         np.testing.assert_array_equal(view, squares)
     assert len(np.unique(squares)) == 15 * 16 // 2
+
+
+def test_square_cells_aside_of_the_entry_point_are_unlike() -> None:
+    aside = Detector("aside", (Layer(1.0, 2.0, "ecal", CartesianCells(10.0, -10.0, -20.0, 4, 4), 1e-4),))
+    assert len(set(alike(aside))) == 16
+
+
+def test_more_tables_than_can_be_stored_are_refused() -> None:
+    with pytest.raises(ValueError, match="limit 20000"):
+        CellMarginals([20_001], range(20_001))
 
 
 @given(seed=st.integers(0, 2**31))
@@ -107,6 +118,33 @@ def test_layers_without_showers_and_few_hits_can_be_fitted() -> None:
     assert torch.isfinite(back).all()
     assert (back[:, :4] > 0).any()
     assert 0.1 < float(back[back > 0].min()) <= float(back.max()) <= 1.501  # they need not add up to one
+
+
+def test_numbers_far_out_fill_no_more_voxels_than_were_drawn() -> None:
+    """Far from zero probabilities of all are the same to double precision."""
+    assert TARGETS.marginals is not None
+    layers, x = torch.full((3, 6), 0.01), torch.zeros(3, 78)
+    x[:, 72:] = -1.0
+    drawn = TARGETS.layers.sum(TARGETS.marginals.inverse(x, layers) > 0)
+    assert bool((drawn < 12).any())
+    for far in (-50.0, -9.0, 9.0, 50.0):
+        x[:, :72] = far
+        shares = TARGETS.marginals.inverse(x, layers)
+        assert torch.isfinite(shares).all()
+        assert torch.equal(TARGETS.layers.sum(shares > 0), drawn)
+
+
+def test_rings_of_few_hits_keep_their_share_at_every_energy() -> None:
+    """The voxels of a ring that is hit once in thousand showers stay that rare, at each of the energies."""
+    n, rng = 2000, np.random.default_rng(3)
+    within = np.zeros((n, 8), dtype=np.float32)
+    within[:, 0] = 1.0
+    within[0, 4] = 0.5
+    hits = Hits()
+    hits.add(torch.from_numpy(within))
+    marginals = CellMarginals([8], [0] * 4 + [1] * 4)
+    marginals.fit(rng.lognormal(size=(n, 1)), hits)
+    assert float(marginals.filled[1].mean()) == pytest.approx(1 / (4 * n), rel=1.0)
 
 
 @pytest.mark.parametrize("place", [3, -1])

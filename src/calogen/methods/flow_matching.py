@@ -110,7 +110,7 @@ class FlowMatching(Conditional):
         t = torch.rand(n, generator=generator, device=device)
         if self.stratified:
             t = (torch.randperm(n, generator=generator, device=device) + t) / max(n, 1)
-        return t.to(like)
+        return t.to(like).clamp(max=1 - torch.finfo(like.dtype).eps / 2)  # rounding may reach 1
 
     def loss(
         self,

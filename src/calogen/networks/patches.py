@@ -100,7 +100,8 @@ class Patches(nn.Module):
         """
         if not layout or min(channels, *patch, *itertools.chain(*layout)) < 1:
             raise ValueError(
-                f"layers {list(layout)}, patches {patch} and channels {channels} need lengths of one and more"
+                f"patches {patch}, channels {channels} and layers need lengths of one and more; layers (angles, radii) "
+                f"of this detector: {sorted(set(map(tuple, layout)))}"
             )
         starts = [[r / radii for r in range(radii)] for _, radii in layout] if rings is None else list(rings)
         if [len(ring) for ring in starts] != [radii for _, radii in layout]:

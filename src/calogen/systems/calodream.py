@@ -34,7 +34,7 @@ from calogen.systems.bespoke_stage import BESPOKE_PLAN, BespokeStage
 from calogen.systems.calodream_stages import AutoencoderStage, EnergiesStage, ShapesStage, cells_of
 from calogen.systems.cell_marginals import alike
 from calogen.systems.domain import TILT_SLACK, Domain
-from calogen.systems.drawing import Precision, chosen_precision, solver_options, starts, stream
+from calogen.systems.drawing import Precision, chosen_precision, require_precision, solver_options, starts, stream
 from calogen.systems.faint_cut import FaintCut, FaintCutStage
 from calogen.systems.layer_stages import FLOW_PLAN
 from calogen.systems.published_vae import PUBLISHED_VAES
@@ -88,6 +88,9 @@ class CaloDreamConfig:
     shape_evaluations: tuple[int, ...] = (8, 4, 16)  # of the voxels' velocity
     precision: Precision = "float32"  # of the shape network's products in `sample`, where scores were shown to hold
     solver_error: Literal["global", "local"] = "global"  # the truncation error that the solvers are fitted by
+
+    def __post_init__(self) -> None:
+        require_precision(self.precision)
 
 
 class CaloDream(System):

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calogen.detector.geometry import Detector, PolarCells
+from calogen.detector.geometry import CartesianCells, Detector, PolarCells
 from calogen.systems.voxel_shares import VoxelLayers
 from calogen.transforms import finite
 
@@ -39,14 +39,18 @@ END = 1e-4
 FEWEST = 16
 """With fewer filled voxels the quantiles are those of the next larger group: all energies, then the layer, then all."""
 UNSEEN = 0.5
-"""Filled voxels that count as seen where there were none, and empty ones where all were filled: Jeffreys' prior."""
-SHOWERS = 20_000
+"""Filled voxels that count as seen where there were none, and empty ones where all were filled: Jeffreys' prior. At one
+energy of several, at most as many as the share of all energies makes expected: rings of few hits would drown in it."""
+SHOWERS_FITTED = 20_000
 """Of which distributions are made, the first of those it is given: their filled voxels are in memory together."""
+MOST_GROUPS = 20_000
+"""Groups of voxels that may have tables of their own: 20 MB of them."""
 
 
 def alike(detector: Detector) -> list[int]:
-    """The group of each voxel [V]: one for each ring of a layer; of square cells, those as far from the middle in x and
-    y, or y and x. A shower of normal incidence tells none from another of its group."""
+    """The group of each voxel [V]: one for each ring of a layer; of square cells that lie symmetrically about the entry
+    point, those as far from it in x and y, or y and x. A shower of normal incidence tells none from another of its
+    group."""
     groups: list[NDArray[np.int64]] = []
     for layer in detector.layers:
         cells, index = layer.cells, np.arange(layer.cells.n_cells)
@@ -55,17 +59,31 @@ def alike(detector: Detector) -> list[int]:
         else:
             x, y = (np.abs(np.rint(2 * part / cells.pitch_mm)).astype(np.int64) for part in cells.centre(index))
             key = np.maximum(x, y) * (1 + int(max(x.max(), y.max()))) + np.minimum(x, y)
+            if not _symmetric(cells):
+                key = index
         own = np.unique(key, return_inverse=True)[1]
         groups.append(own + (0 if not groups else int(groups[-1].max()) + 1))
     return np.concatenate(groups).tolist()
 
 
+def _symmetric(cells: CartesianCells) -> bool:
+    """Whether square cells lie about the entry point as in a mirror, in x and in y."""
+    sizes = (cells.x_min_mm, cells.n_x), (cells.y_min_mm, cells.n_y)
+    return all(math.isclose(2 * low, -n * cells.pitch_mm, rel_tol=1e-9) for low, n in sizes)
+
+
 class CellMarginals(nn.Module):
     """Shares of voxels to normal numbers and back; everything fitted is a buffer.
+
+    What was not seen at fitting has no number of its own: a share or a number of filled voxels beyond the least and the
+    largest at that energy counts as these, and comes back as they are.
 
     Args:
         cells_per_layer: voxels of each layer.
         groups: of each voxel [V], see `alike`; no group has voxels of two layers.
+
+    Raises:
+        ValueError: groups that do not fit the voxels, or too many of them.
     """
 
     group: Tensor
@@ -87,6 +105,11 @@ class CellMarginals(nn.Module):
         layer = torch.zeros(int(group.max()) + 1, dtype=torch.int64).scatter(0, group, layer_of_voxel)
         if not torch.equal(layer[group], layer_of_voxel):
             raise ValueError("a group has voxels of several layers")
+        if len(layer) > MOST_GROUPS:
+            raise ValueError(
+                f"{len(layer)} groups of voxels would each have tables of their own (limit {MOST_GROUPS}): choose "
+                "scaling.shares=logit, or cells that lie symmetrically about the entry point"
+            )
         self.register_buffer("group", group, persistent=False)
         self.register_buffer("layer", layer, persistent=False)
         self.register_buffer("voxels", torch.bincount(group).double(), persistent=False)  # of each group
@@ -138,7 +161,7 @@ class CellMarginals(nn.Module):
         chosen, last = self._nearest(ratio, n)
         shower, voxel = chosen.nonzero(as_tuple=True)
         layer = self.layer[self.group[voxel]]
-        near, end = ratio[shower, voxel], last[shower, layer]
+        near, end = ratio[shower, voxel], last[shower, layer].clamp(min=SMALLEST)
         p = 1 - near / torch.where(near < 1, end.clamp(max=1), end)
         value = _quantile(energies.of(self.shares, self.layer), shower, self.group[voxel], p)
         out = torch.zeros_like(beyond)
@@ -181,11 +204,12 @@ class CellMarginals(nn.Module):
         end: one, if it lies between the last of them and the next, else at the next (below it they are uniform)."""
         chosen, ends = [], []
         for part, own in zip(self.layers.split(ratio), self.layers.per_run(n), strict=True):
-            ordered = part.sort(dim=-1).values
+            ordered, place = part.sort(dim=-1)
             beyond = (ordered[..., -1:] * (1 + 1 / part.shape[-1])).clamp(min=1)  # there is none
             padded = torch.cat([torch.zeros_like(own), ordered, beyond], dim=-1)
             last, following = (padded.gather(-1, own.long() + k) for k in (0, 1))
-            chosen.append(((part <= last) & (own > 0)).flatten(1))
+            first = torch.arange(part.shape[-1], device=part.device) < own
+            chosen.append(torch.zeros_like(first).scatter(-1, place, first).flatten(1))
             ends.append(torch.where((last < 1) & (following >= 1), 1.0, following)[..., 0])
         return torch.cat(chosen, dim=1), torch.cat(ends, dim=1)
 
@@ -212,10 +236,7 @@ class CellMarginals(nn.Module):
         value = np.log(share * n[shower, layer[own]])
         segment = own * BINS + bins[shower, layer[own]]
         counts = np.bincount(segment, minlength=groups * BINS).reshape(groups, BINS)
-        seen = cells > 0  # a bin without layers has the voxels of all energies
-        counts, cells = (np.where(seen, part, part.sum(1, keepdims=True)) for part in (counts, cells))
-        filled = np.clip(counts, UNSEEN, np.maximum(cells - UNSEEN, UNSEEN)) / np.maximum(cells, 1)
-        self.filled.copy_(torch.from_numpy(filled))
+        self.filled.copy_(torch.from_numpy(_probability_filled(counts, cells)))
         levels = [np.zeros_like(own), layer[own], own, segment]
         sizes = [1, len(at), groups, groups * BINS]
         tables = [_quantiles(value, key, size) for key, size in zip(levels, sizes, strict=True)]
@@ -293,6 +314,16 @@ def _quantile(table: Tensor, shower: Tensor, key: Tensor, p: Tensor) -> Tensor:
     below = place.floor().clamp(max=QUANTILES - 2)
     first, flat = (shower * table.shape[1] + key) * QUANTILES + below.long(), table.flatten()
     return flat[first] + (place - below) * (flat[first + 1] - flat[first])
+
+
+def _probability_filled(counts: NDArray[np.int64], cells: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Filled ones [G, BINS] of these cells -> probabilities within (0, 1), see `UNSEEN`; where there are no cells, that
+    of all energies."""
+    all_counts, all_cells = (part.sum(1, keepdims=True) for part in (counts, cells))
+    overall = np.clip(all_counts, UNSEEN, np.maximum(all_cells - UNSEEN, UNSEEN)) / np.maximum(all_cells, 1)
+    least = np.minimum(UNSEEN, overall * cells)
+    most = cells - np.minimum(UNSEEN, (1 - overall) * cells)
+    return np.where(cells > 0, np.clip(counts, least, most) / np.maximum(cells, 1), overall)
 
 
 def _bins(gev: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -70,7 +70,7 @@ class Moments:
             ValueError: fewer than two rows.
         """
         if self.n < 2:
-            raise ValueError(f"a standard deviation needs two showers or more, got {self.n}")
+            raise ValueError(f"deviations need two showers or more, got {self.n} (besides those held out)")
         spread = (self.squares / (self.n - 1)).sqrt()
         into.shift.copy_(self.mean)
         into.scale.copy_(torch.where(spread > LEAST_SPREAD, spread, 1.0) / into.std)

@@ -140,7 +140,8 @@ class VoxelLayers:
             least_share: smaller shares are 0 (the noise that was added for training); one, or each layer's [N, L].
 
         Returns:
-            Energies [N, V] GeV in the precision of the shares, each 0 or at least the threshold, and what was cut.
+            Energies [N, V] GeV in the precision of the shares, each 0 or at least the threshold (but for a shower that
+            is fainter than that as a whole, see `Cut`), and what was cut.
         """
         threshold = torch.as_tensor(threshold_gev, dtype=torch.float64, device=shares.u.device).expand(self.n_layers)
         finite(shares.within, "shares")

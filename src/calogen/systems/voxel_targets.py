@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calogen.systems.cell_marginals import SHOWERS, CellMarginals, Hits
+from calogen.systems.cell_marginals import SHOWERS_FITTED, CellMarginals, Hits
 from calogen.systems.logits import LOGITS, ROUND_OFF, Moments
 from calogen.systems.voxel_shares import Cut, Shares, VoxelLayers
 from calogen.transforms import Standardize, finite
@@ -81,6 +81,8 @@ class VoxelTargets(nn.Module):
     Args:
         cells_per_layer: voxels of each layer.
         constants: what is not fitted.
+        alike: with marginals the group of each voxel [V] (`cell_marginals.alike`), which has one distribution; without
+            it each voxel has its own.
     """
 
     def __init__(
@@ -105,7 +107,9 @@ class VoxelTargets(nn.Module):
         return 0 if self.marginals is None else 1
 
     def fit(self, showers: Iterable[tuple[NDArray[Any], NDArray[Any]]], rng: np.random.Generator) -> None:
-        """Means and standard deviations, from batches of (energy [N, V] GeV, incident energy [N] GeV).
+        """Means and deviations, or the marginals, from batches of (energy [N, V] GeV, incident energy [N] GeV).
+
+        Marginals are made of the first `SHOWERS_FITTED` of them.
 
         Args:
             showers: read once, a batch at a time.
@@ -122,7 +126,7 @@ class VoxelTargets(nn.Module):
             total.add(shares.u[:, :1])
             if self.marginals is None:
                 shape.add(self._shape_logit(shares, rng))
-            elif hits.showers < SHOWERS:
+            elif hits.showers < SHOWERS_FITTED:
                 hits.add(shares.within)
                 layers.append(self._layers(shares.u, batch[1]).cpu().numpy())
         for moments, part in ((energy, self.energy), (total, self.total)):
@@ -172,7 +176,8 @@ class VoxelTargets(nn.Module):
     ) -> tuple[Tensor, Cut]:
         """Targets [N, L], [N, F] and incident energies [N] GeV -> voxel energies [N, V] GeV, and what was cut.
 
-        See `VoxelLayers.from_shares`; shares below the noise are 0, and what is below `faint_gev` [L].
+        See `VoxelLayers.from_shares`; of logits, shares below the noise are 0; always what is below `faint_gev` [L].
+        Logits are inverted exactly; marginals have no shares beyond those they were fitted to (`CellMarginals`).
         """
         if self.marginals is not None:
             within = self.marginals.inverse(x_shape, self._layers(self.u(x_energy), incident))

@@ -64,7 +64,7 @@ def test_showers_come_back(seed: int) -> None:
     both = (energy > 0) & (back.numpy() > 0)
     ratio = back.numpy()[both] / energy[both]
     assert np.mean(abs(ratio - 1) < 1e-3) > 0.75  # beyond the least and largest share seen it is these
-    assert np.mean(abs(ratio - 1) < 0.2) > 0.98
+    assert np.mean(abs(ratio - 1) < 0.2) > 0.95
 
 
 def test_every_cell_alone_is_standard_normal() -> None:

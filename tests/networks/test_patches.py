@@ -39,17 +39,18 @@ def test_rings_of_other_widths_are_no_layers_alike() -> None:
     assert other.coordinates[:, 2].tolist() == [0, 0.5, 0, 0.25]
 
 
-def test_numbers_of_layers_are_a_patch_of_the_layers_that_share_patches() -> None:
+def test_numbers_of_layers_are_patches_of_the_layers_that_share_patches() -> None:
     """Behind all voxels, outside of all rings; whatever the layers are, nothing is lost."""
-    patches = Patches.of_layers([(2, 2)] * 4 + [(1, 3)], (3, 2, 1), numbers=2)
-    assert patches.voxels == 19 + 10
+    patches = Patches.of_layers([(2, 2)] * 4 + [(1, 3)], (3, 2, 1), numbers=[2, 2, 2, 2, 7])
+    assert patches.voxels == 19 + 15
     own = patches.index[patches.coordinates[:, 2] == 1.0]
-    assert own.tolist() == [[19, 20, 21, 22, 23, 24], [25, 26, *[ABSENT] * 4], [27, 28, *[ABSENT] * 4]]
-    assert patches.per_depth == (3, 3, 4)
-    x = torch.randn(2, 29)
+    assert own[:2].tolist() == [[19, 20, 21, 22, 23, 24], [25, 26, *[ABSENT] * 4]]
+    assert own[2:].tolist() == [[27, 28, 29, 30, 31, 32], [33, *[ABSENT] * 5]]  # more than fit one patch
+    assert patches.per_depth == (3, 3, 5)
+    x = torch.randn(2, 34)
     assert torch.equal(patches.join(patches.cut(x)), x)
-    with pytest.raises(ValueError, match="13 numbers of a layer do not fit patches of 12 voxels"):
-        Patches.of_layers([(2, 2)], (3, 2, 2), numbers=13)
+    with pytest.raises(ValueError, match="1 layers need as many numbers of numbers, not 2"):
+        Patches.of_layers([(2, 2)], (3, 2, 2), numbers=[1, 1])
 
 
 @given(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from calogen.systems.voxel_targets import CONSTANTS, TargetConstants, VoxelTargets
+from calogen.systems.voxel_targets import CONSTANTS, DrawnLayers, TargetConstants, Targets, VoxelTargets
 from calogen.units import GEV_PER_MEV
 
 CELLS = [4, 6, 6, 1, 3]
@@ -39,6 +39,11 @@ def fitted(name: str = "published", sample: Sample | None = None) -> VoxelTarget
     return targets
 
 
+def layers_of(targets: VoxelTargets, x: Targets, incident: np.ndarray) -> DrawnLayers:
+    """The layers as if they were drawn."""
+    return targets.drawn_layers(x.energy, incident, torch.empty(len(incident), 0))
+
+
 @pytest.mark.parametrize("name", CONSTANTS)
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=15, deadline=None)
@@ -46,7 +51,7 @@ def test_there_and_back(name: str, seed: int) -> None:
     targets = fitted(name)
     energy, incident = showers(10, seed)
     x = targets.encode(energy, incident, np.random.default_rng(seed))
-    back, cut = targets.decode(x.energy, x.shape, incident, THRESHOLD)
+    back, cut = targets.decode(layers_of(targets, x, incident), x.shape, incident, THRESHOLD)
     assert torch.equal(back > 0, torch.from_numpy(energy > 0))
     assert cut == (0, 0, 0.0, 0)
     # a share is known to its noise, 5e-6, and to single precision of its logit
@@ -92,7 +97,7 @@ def test_the_authors_showers_come_back(shared: Path) -> None:
     targets = VoxelTargets([144] * 45)
     targets.fit([(energy, incident)], np.random.default_rng(0))
     x = targets.encode(energy, incident, np.random.default_rng(1))
-    back, cut = targets.decode(x.energy, x.shape, incident, 15e-6)
+    back, cut = targets.decode(layers_of(targets, x, incident), x.shape, incident, 15e-6)
     assert_allclose(back.sum(1), energy.sum(1), rtol=1e-5)
     wrong = (back > 0).numpy() != (energy > 0)
     assert wrong.mean() < 1e-3  # shares of less than the noise are not told from nothing
@@ -122,7 +127,8 @@ def test_everything_fitted_is_in_the_state() -> None:
     energy, incident = showers(5, 3)
     x, y = (t.encode(energy, incident, np.random.default_rng(0)) for t in (targets, copy))
     assert all(torch.equal(a, b) for a, b in zip(x[:4], y[:4], strict=True))
-    assert torch.equal(targets.decode(*x[:2], incident)[0], copy.decode(*y[:2], incident)[0])
+    one, two = (t.decode(layers_of(t, z, incident), z.shape, incident)[0] for t, z in ((targets, x), (copy, y)))
+    assert torch.equal(one, two)
     assert not list(targets.parameters())
 
 

@@ -77,7 +77,7 @@ class Patches(nn.Module):
         patch: tuple[int, int, int],
         channels: int = 1,
         rings: Sequence[Sequence[float]] | None = None,
-        numbers: int = 0,
+        numbers: Sequence[int] | None = None,
     ) -> Patches:
         """Patches of (layers, angles, radii) voxels of layers that may differ.
 
@@ -89,11 +89,11 @@ class Patches(nn.Module):
             channels: numbers of each voxel; all voxels have the first channel before any has the second. In a patch
                 the channel is the fastest.
             rings: where the rings of each layer start, as a share of the largest radius of all; else in equal steps.
-            numbers: of each layer, behind all voxels, layer by layer; those of layers that share patches are a patch
-                more, which lies outside of all rings.
+            numbers: how many each layer has behind all voxels, layer by layer; those of layers that share patches are
+                in patches of their own (one, if they fit), which lie outside of all rings.
 
         Raises:
-            ValueError: for a length below one, rings that do not fit the layout, or more numbers than fit a patch.
+            ValueError: for a length below one, or rings or numbers that do not fit the layout.
 
         >>> Patches.of_layers([(1, 3), (2, 2)], (1, 2, 2)).index.tolist()  # a disc of rings, then sectors
         [[0, 1, -1, -1], [2, -1, -1, -1], [3, 4, 5, 6]]
@@ -122,22 +122,24 @@ class Patches(nn.Module):
         one = torch.cat(index)[:, :, None]
         each = (one + first[-1] * torch.arange(channels)).where(one != ABSENT, ABSENT).flatten(1)
         whole = cls(each, torch.tensor(depth), torch.cat(coordinates))
-        return whole._with_numbers([*_groups(layout, starts, patch[0])], numbers) if numbers else whole
+        return whole if numbers is None else whole._with_numbers([*_groups(layout, starts, patch[0])], numbers)
 
-    def _with_numbers(self, groups: Sequence[range], numbers: int) -> Patches:
-        """One more patch for each group of layers, with the numbers of these."""
-        if max(len(group) for group in groups) * numbers > self.size:
-            raise ValueError(f"{numbers} numbers of a layer do not fit patches of {self.size} voxels")
-        index, depth, coordinates, first = [], [], [], 0
+    def _with_numbers(self, groups: Sequence[range], numbers: Sequence[int]) -> Patches:
+        """More patches for each group of layers, with the numbers of these."""
         layers = groups[-1].stop
+        if len(numbers) != layers:
+            raise ValueError(f"{layers} layers need as many numbers of numbers, not {len(numbers)}")
+        index, depth, coordinates, first, place = [], [], [], 0, self.voxels
         for k, (group, patches) in enumerate(zip(groups, self.per_depth, strict=True)):
-            own = torch.full((1, self.size), ABSENT)
-            held = torch.arange(group.start * numbers, group.stop * numbers)
-            own[0, : len(held)] = self.voxels + held
-            index += [self.index[first : first + patches], own]
-            coordinates += [self.coordinates[first : first + patches], torch.tensor([[group.start / layers, 0.0, 1.0]])]
-            depth += [k] * (patches + 1)
-            first += patches
+            held = torch.arange(place, place + sum(numbers[group.start : group.stop]))
+            more = -(-len(held) // self.size)
+            own = torch.full((more * self.size,), ABSENT)
+            own[: len(held)] = held
+            where = torch.tensor([[group.start / layers, 0.0, 1.0]]).expand(more, 3)
+            index += [self.index[first : first + patches], own.view(more, self.size)]
+            coordinates += [self.coordinates[first : first + patches], where]
+            depth += [k] * (patches + more)
+            first, place = first + patches, place + len(held)
         return Patches(torch.cat(index), torch.tensor(depth), torch.cat(coordinates))
 
     def __len__(self) -> int:

@@ -2,8 +2,9 @@
 
 E -> flow, layer after layer -> u_0 = E_visible / E, u_i = E_i / (E_i + all behind it)
 E, u -> flow of all voxels together, patches that see each other -> share of each voxel in its layer
+       (with marginals: first how many voxels of each layer are filled, which the flow is given)
        (or of latent numbers, which an autoencoder makes voxels of)
-       | shares below the noise are nothing; cut at the threshold, layers keep their energies
+       | of logits, shares below the noise are nothing; cut at the threshold, layers keep their energies
      showers: one point in the middle of each voxel with energy
 """
 
@@ -42,7 +43,7 @@ from calogen.systems.shape_spaces import Autoencoder, Cuts, LatentSpace, ShapeSp
 from calogen.systems.system import Preset, System
 from calogen.systems.turns import Turns
 from calogen.systems.voxel_shares import Cut
-from calogen.systems.voxel_targets import TargetConstants, VoxelTargets
+from calogen.systems.voxel_targets import DrawnLayers, TargetConstants, VoxelTargets
 from calogen.train import Plan, Stage
 
 
@@ -125,11 +126,11 @@ class CaloDream(System):
         self.space: ShapeSpace = (
             LatentSpace(self.targets, detector, config.autoencoder, shapes.patch)
             if config.autoencoder.levels
-            else ShareSpace(self.targets, patches_of(detector, shapes.patch, self.targets.layer_numbers))
+            else ShareSpace(self.targets, patches_of(detector, shapes.patch, self.targets.rings_per_layer))
         )
         network = VoxelTransformer(
             self.space.patches,
-            1 + detector.n_layers,
+            self.space.conditions,
             width=shapes.width,
             heads=shapes.heads,
             blocks=shapes.blocks,
@@ -141,7 +142,8 @@ class CaloDream(System):
         base, weights = None, None
         if self.targets.marginals is not None:
             base = BetweenNormals()
-            weights = torch.cat([torch.ones(detector.n_cells), torch.full((detector.n_layers,), COUNTS_WEIGHT)])
+            weights = torch.full((self.targets.marginals.n_numbers,), RING_WEIGHT)
+            weights[: detector.n_cells] = 1.0
         self.shape_flow = FlowMatching(
             network, self.space.patches.voxels, sigma_min=0.0, stratified=True, base=base, weights=weights
         )
@@ -255,22 +257,20 @@ class CaloDream(System):
         shapes: dict[str, Any],
         precision: Precision,
     ) -> Showers:
-        n_layers, n_numbers = self.detector.n_layers, self.space.patches.voxels
+        numbers = [self.detector.n_layers, self.space.layer_noise, self.space.patches.voxels]
         streams = [stream(seed, first + i) for i in range(len(incident))]
-        z = np.stack([own.standard_normal(n_layers + n_numbers, dtype=np.float32) for own in streams])
-        noise = torch.from_numpy(z).to(self.device)
-        x_energy = self.energy_flow.sample(
-            self.targets.scaled_incident(incident.energy), noise=noise[:, :n_layers], **energies
-        )
-        condition = self.space.condition(x_energy, incident.energy)
+        z = np.stack([own.standard_normal(sum(numbers), dtype=np.float32) for own in streams])
+        of_energies, of_layers, of_shapes = torch.from_numpy(z).to(self.device).split(numbers, dim=1)
+        x_energy = self.energy_flow.sample(self.targets.scaled_incident(incident.energy), noise=of_energies, **energies)
+        layers = self.space.layers(x_energy, incident.energy, of_layers)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            x = self.shape_flow.sample(condition, noise=noise[:, n_layers:], **shapes)
-        return self._showers(x_energy, x.float(), incident)
+            x = self.shape_flow.sample(layers.condition, noise=of_shapes, **shapes)
+        return self._showers(layers, x.float(), incident)
 
-    def _showers(self, x_energy: Tensor, x: Tensor, incident: Incident) -> Showers:
+    def _showers(self, layers: DrawnLayers, x: Tensor, incident: Incident) -> Showers:
         """What was drawn -> showers, with the account of what thresholds did."""
         cuts = Cuts(self.detector.threshold_gev.tolist(), self.faint.gev)
-        energy, cut = self.space.decode(x_energy, x, incident.energy, cuts)
+        energy, cut = self.space.decode(layers, x, incident.energy, cuts)
         self.thresholds_did = self.thresholds_did.plus(cut)
         return points_of(Voxels(energy.cpu().numpy(), incident, self.detector))
 
@@ -299,12 +299,12 @@ class CaloDream(System):
         streams = [stream(seed, first + i) for i in range(len(showers))]
         noise = np.stack([own.standard_normal(space.patches.voxels, dtype=np.float32) for own in streams])
         drawn = space.encode_with(energy, incident, torch.from_numpy(noise))
-        return self._showers(x_energy, drawn.x, showers.incident)
+        return self._showers(DrawnLayers(x_energy, drawn.condition, None), drawn.x, showers.incident)
 
 
 NOTHING_CUT = Cut(0, 0, 0.0, 0)
-COUNTS_WEIGHT = 8.0
-"""Of a layer's number of filled voxels in the loss: one number beside a hundred voxels, on which all of them depend."""
+RING_WEIGHT = 4.0
+"""Of a ring's number of filled voxels in the loss: one number beside its voxels, on which all of them depend."""
 
 
 DESK_PLANS: dict[str, Plan] = {

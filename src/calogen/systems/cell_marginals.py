@@ -2,22 +2,23 @@
 
 A voxel is empty in most showers, and has at least what one particle leaves when it is not. On the logit of its share
 (CaloDREAM, arXiv:2405.09629, eq. 3) that is two clouds far apart, and a flow that is not trained to perfection fills
-the gap. Here the voxel's own distribution F maps both to one bell,
+the gap. Here a shower is told in four steps, each by normal numbers that are right one by one before anything is
+trained, so that a flow learns how they hang together:
 
-    x = Φ⁻¹(F(share)),  where an empty voxel, with probability F(0) = p₀, is anywhere below: x = Φ⁻¹(p₀ · uniform),
+    energies -> n voxels of each layer are filled      `FilledLayers`, a linear model: what the flow is given
+    n        -> k voxels of each ring                  `FilledRings`: one number a ring, y
+    k        -> which of them                          the k with the largest x: all voxels of a ring are alike
+    n, which -> their shares, which add up to one      z = Φ⁻¹(F(share · n)), F of the ring at that energy of the layer
 
-so each voxel alone is right before anything is trained, and a flow learns how voxels hang together. F is that of all
-voxels alike (one ring of a layer), interpolated in the logarithm of the layer's energy.
+One bell holds both, x = Φ⁻¹(1 - k/K · Φ(-w)) of a filled voxel of K, below that of an empty one. That shares add up to
+one binds the z of a layer: their mean follows from the others. So w is z without it, with an independent number in its
+place:
 
-How many voxels of a layer are filled, n, is a number of its own, normal in the same way: of independent voxels a layer
-that always has two would have none, one, two or three. Given n, the odds of each voxel to be filled are multiplied by
-one factor of the layer, so that n are expected (as of independent voxels that are n by chance), and on the way back the
-n that are nearest to it are filled. The share that is mapped is that of an average filled voxel, share · n.
+    w = √((n-1)/n) (z - mean z) + ε/√n,    back: z = √(n/(n-1)) (w - mean w) + δ, with δ so that shares add up to one.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -27,24 +28,29 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calogen.detector.geometry import CartesianCells, Detector, PolarCells
+from calogen.systems.energy_tables import (
+    BINS,
+    QUANTILES,
+    SMALLEST,
+    Energies,
+    EnergyBins,
+    probability,
+    quantile,
+    quantiles,
+)
+from calogen.systems.filled_layers import FilledLayers
+from calogen.systems.filled_rings import FilledRings
 from calogen.systems.voxel_shares import VoxelLayers
 from calogen.transforms import finite
 
-BINS = 16
-"""Energies of a layer at which distributions are stored; with equal numbers of showers in between."""
-QUANTILES = 33
-"""Of the logarithm of a share, closer towards both ends: (1 - cos(π j / 32)) / 2."""
-END = 1e-4
-"""Probability that a normal number keeps beyond the least and the largest share seen."""
 FEWEST = 16
 """With fewer filled voxels the quantiles are those of the next larger group: all energies, then the layer, then all."""
-UNSEEN = 0.5
-"""Filled voxels that count as seen where there were none, and empty ones where all were filled: Jeffreys' prior. At one
-energy of several, at most as many as the share of all energies makes expected: rings of few hits would drown in it."""
 SHOWERS_FITTED = 20_000
 """Of which distributions are made, the first of those it is given: their filled voxels are in memory together."""
 MOST_GROUPS = 20_000
-"""Groups of voxels that may have tables of their own: 20 MB of them."""
+"""Groups of voxels that may have tables of their own: 30 MB of them."""
+FARTHEST, HALVINGS = 8.0, 22
+"""Of the number δ that makes shares add up: where its search ends, and how often the range is halved."""
 
 
 def alike(detector: Detector) -> list[int]:
@@ -80,7 +86,7 @@ class CellMarginals(nn.Module):
 
     Args:
         cells_per_layer: voxels of each layer.
-        groups: of each voxel [V], see `alike`; no group has voxels of two layers.
+        groups: of each voxel [V], see `alike`; no group has voxels of two layers, and they go from layer to layer.
 
     Raises:
         ValueError: groups that do not fit the voxels, or too many of them.
@@ -88,12 +94,9 @@ class CellMarginals(nn.Module):
 
     group: Tensor
     layer: Tensor
-    voxels: Tensor
-    cells: Tensor
-    at: Tensor
-    filled: Tensor
+    sizes: Tensor
+    members: Tensor
     shares: Tensor
-    counts: Tensor
 
     def __init__(self, cells_per_layer: Sequence[int], groups: Sequence[int]) -> None:
         super().__init__()
@@ -105,146 +108,166 @@ class CellMarginals(nn.Module):
         layer = torch.zeros(int(group.max()) + 1, dtype=torch.int64).scatter(0, group, layer_of_voxel)
         if not torch.equal(layer[group], layer_of_voxel):
             raise ValueError("a group has voxels of several layers")
+        sizes = torch.bincount(group)
+        if bool((layer.diff() < 0).any()) or not bool((sizes > 0).all()):
+            raise ValueError("groups must be numbered from the first layer to the last, none without voxels")
         if len(layer) > MOST_GROUPS:
             raise ValueError(
                 f"{len(layer)} groups of voxels would each have tables of their own (limit {MOST_GROUPS}): choose "
                 "scaling.shares=logit, or cells that lie symmetrically about the entry point"
             )
+        self.n_groups = len(layer)
         self.register_buffer("group", group, persistent=False)
         self.register_buffer("layer", layer, persistent=False)
-        self.register_buffer("voxels", torch.bincount(group).double(), persistent=False)  # of each group
-        self.register_buffer("cells", torch.tensor(list(cells_per_layer)).double(), persistent=False)
-        self.register_buffer("at", torch.zeros(len(cells_per_layer), BINS, dtype=torch.float64))
-        self.register_buffer("filled", torch.full((len(layer), BINS), 0.5))
+        self.register_buffer("sizes", sizes.double(), persistent=False)
+        self.register_buffer("members", _members(group, sizes), persistent=False)
         self.register_buffer("shares", torch.zeros(len(layer), BINS, QUANTILES, dtype=torch.float16))  # half the state
-        self.register_buffer("counts", torch.ones(len(cells_per_layer), BINS, QUANTILES))
+        self.bins = EnergyBins(len(cells_per_layer))
+        self.filled_layers = FilledLayers(list(cells_per_layer), self.bins)
+        self.filled_rings = FilledRings(sizes.tolist(), layer.tolist())
 
-    def forward(self, within: Tensor, layers_gev: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Shares [N, V], energies of the layers [N, L] GeV and uniform numbers in [0, 1) [N, V + L] -> normal numbers.
+    @property
+    def n_numbers(self) -> int:
+        """F: numbers of the flow, one a voxel and behind them one a ring."""
+        return self.layers.n_voxels + self.n_groups
+
+    def forward(self, within: Tensor, layers_gev: Tensor, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Shares [N, V], energies of the layers [N, L] GeV -> normal numbers.
+
+        Args:
+            within: shares; those of a layer with energy add up to one.
+            layers_gev: energies of the layers.
+            uniform: numbers in [0, 1) [N, F], where voxels are empty and within the parts of numbers of rings.
+            normal: ε [N, L].
 
         Returns:
-            x [N, V + L], the numbers of filled voxels behind the voxels; and for each empty voxel the largest that x
-            could have been, NaN for all others [N, V + L].
+            x [N, F]; and for each empty voxel the largest that x could have been, NaN for all others [N, F].
         """
-        voxels, spare = (part.double() for part in uniform.split([within.shape[1], len(self.counts)], dim=1))
-        energies = _Energies(self, layers_gev)
-        n = self.layers.sum(within > 0)
-        filled = self._filled(energies, n)
-        part = filled.index_select(1, self.group)  # probability to be filled
-        beyond = part + (1 - part) * (1 - voxels.clamp(min=SMALLEST))  # of numbers larger than this one
+        spare, spare_rings = (part.double() for part in uniform.split([within.shape[1], self.n_groups], dim=1))
+        energies = self.bins(layers_gev)
+        k = self.rings(within)
+        part = (k / self.sizes).index_select(1, self.group)  # probability to be filled
+        beyond = part + (1 - part) * (1 - spare.clamp(min=SMALLEST))  # of numbers larger than this one
         shower, voxel = (within > 0).nonzero(as_tuple=True)
-        value = (within[shower, voxel].double() * n[shower, self.layer[self.group[voxel]]]).log()
-        p = _probability(energies.of(self.shares, self.layer), shower, self.group[voxel], value)
-        beyond[shower, voxel] = part[shower, voxel] * (1 - p)
-        edge = -torch.special.ndtri(filled).index_select(1, self.group)
+        w = self._unbound(within, energies, shower, voxel, normal)
+        beyond[shower, voxel] = part[shower, voxel] * torch.special.ndtr(-w)
+        edge = -torch.special.ndtri(part)
         edge = edge.index_put((shower, voxel), edge.new_tensor(torch.nan))
-        count = -torch.special.ndtri(1 - self._place_of_counts(energies, n, spare))
-        x = torch.cat([-torch.special.ndtri(beyond), count], dim=1)
-        return x.to(within.dtype), torch.cat([edge, torch.full_like(count, torch.nan)], dim=1).to(within.dtype)
+        y = self.filled_rings.y(k, energies, spare_rings)
+        x = torch.cat([-torch.special.ndtri(beyond), y], dim=1)
+        return x.to(within.dtype), torch.cat([edge, torch.full_like(y, torch.nan)], dim=1).to(within.dtype)
 
-    def inverse(self, x: Tensor, layers_gev: Tensor) -> Tensor:
-        """Normal numbers [N, V + L], energies of the layers [N, L] GeV -> shares [N, V]; they need not add up to one.
+    def inverse(self, x: Tensor, n: Tensor, layers_gev: Tensor) -> Tensor:
+        """Normal numbers x [N, F], filled voxels n [N, L], energies of the layers [N, L] GeV -> shares [N, V].
 
-        A layer with energy has as many filled voxels as were drawn, one at least. Of those it lacked beside that number
-        the shares are the faintest of the layer; the others keep what they drew.
+        As many voxels of a layer are filled as n says. Their shares add up to one, unless the largest (or the least)
+        that were seen of these voxels do not reach it.
 
         Raises:
             ValueError: NaN or infinite numbers.
         """
-        beyond, drawn = torch.special.ndtr(-finite(x, "drawn numbers of voxels").double()).split(
-            [self.layers.n_voxels, len(self.counts)], dim=1
-        )
-        energies = _Energies(self, layers_gev)
-        n = self._drawn_counts(energies, 1 - drawn)
-        part = self._filled(energies, n).index_select(1, self.group)
-        ratio = beyond / part  # below one: filled; infinite where the layer is empty
-        chosen, last = self._nearest(ratio, n)
-        shower, voxel = chosen.nonzero(as_tuple=True)
-        layer = self.layer[self.group[voxel]]
-        near, end = ratio[shower, voxel], last[shower, layer].clamp(min=SMALLEST)
-        p = 1 - near / torch.where(near < 1, end.clamp(max=1), end)
-        value = _quantile(energies.of(self.shares, self.layer), shower, self.group[voxel], p)
-        out = torch.zeros_like(beyond)
-        out[shower, voxel] = value.exp() / n[shower, layer]
+        cells, y = finite(x, "drawn numbers of voxels").split([self.layers.n_voxels, self.n_groups], dim=1)
+        energies = self.bins(layers_gev)
+        k = self.filled_rings.k(y, energies, n)
+        w = self._chosen(torch.special.ndtr(-cells.double()), k)
+        shower, voxel = (~w.isnan()).nonzero(as_tuple=True)
+        out = torch.zeros_like(w)
+        out[shower, voxel] = self._bound(w[shower, voxel], energies, shower, voxel, n)
         return out.to(x.dtype)
 
-    def _filled(self, energies: _Energies, n: Tensor) -> Tensor:
-        """Probabilities of groups to be filled [N, G] where n [N, L] voxels of the layer are."""
-        filled = energies.of(self.filled[..., None], self.layer)[..., 0]
-        odds = torch.logit(filled)
-        low, high = torch.full_like(n, -FARTHEST), torch.full_like(n, FARTHEST)
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            each = torch.sigmoid(odds + middle.index_select(1, self.layer)) * self.voxels
-            few = torch.zeros_like(n).index_add(1, self.layer, each) < n
-            low, high = torch.where(few, middle, low), torch.where(few, high, middle)
-        tilted = torch.sigmoid(odds + ((low + high) / 2).index_select(1, self.layer))
-        return torch.where(n.index_select(1, self.layer) > 0, tilted, 0.0)
-
-    def _place_of_counts(self, energies: _Energies, n: Tensor, uniform: Tensor) -> Tensor:
-        """Numbers of filled voxels [N, L] as places in their distribution [N, L]; anywhere where there is no energy."""
-        shower, layer = (n > 0).nonzero(as_tuple=True)
-        out = END + (1 - 2 * END) * uniform
-        inside = MARGIN + (1 - 2 * MARGIN) * uniform  # so that round-off makes no other number of it
-        value = (n - inside)[shower, layer]  # a number n stands for all between n - 1 and n
-        out[shower, layer] = _probability(energies.of(self.counts), shower, layer, value)
+    def layer_of(self, hits: Hits) -> NDArray[np.int64]:
+        """The layer of each filled voxel [H]."""
+        out: NDArray[np.int64] = self.layer[self.group].cpu().numpy()[hits.packed()[1]]
         return out
 
-    def _drawn_counts(self, energies: _Energies, place: Tensor) -> Tensor:
-        """The inverse: [N, L] numbers of filled voxels."""
-        rows, layers = place.shape
-        shower = torch.arange(rows, device=place.device).repeat_interleave(layers)
-        layer = torch.arange(layers, device=place.device).repeat(rows)
-        value = _quantile(energies.of(self.counts), shower, layer, place.flatten()).view(rows, layers)
-        n = torch.minimum(value.ceil().clamp(min=1), self.cells)
-        return torch.where(energies.gev > 0, n, 0.0)
+    def rings(self, within: Tensor) -> Tensor:
+        """Filled voxels of each ring [N, G]."""
+        filled = (within > 0).double()
+        return torch.zeros(len(within), self.n_groups, dtype=torch.float64, device=within.device).index_add(
+            1, self.group, filled
+        )
 
-    def _nearest(self, ratio: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
-        """The n [N, L] voxels of each layer that are nearest to be filled [N, V], and the ratio [N, L] at which they
-        end: one, if it lies between the last of them and the next, else at the next (below it they are uniform)."""
-        chosen, ends = [], []
-        for part, own in zip(self.layers.split(ratio), self.layers.per_run(n), strict=True):
-            ordered, place = part.sort(dim=-1)
-            beyond = (ordered[..., -1:] * (1 + 1 / part.shape[-1])).clamp(min=1)  # there is none
-            padded = torch.cat([torch.zeros_like(own), ordered, beyond], dim=-1)
-            last, following = (padded.gather(-1, own.long() + k) for k in (0, 1))
-            first = torch.arange(part.shape[-1], device=part.device) < own
-            chosen.append(torch.zeros_like(first).scatter(-1, place, first).flatten(1))
-            ends.append(torch.where((last < 1) & (following >= 1), 1.0, following)[..., 0])
-        return torch.cat(chosen, dim=1), torch.cat(ends, dim=1)
+    def _unbound(self, within: Tensor, energies: Energies, shower: Tensor, voxel: Tensor, normal: Tensor) -> Tensor:
+        """w [H] of filled voxels."""
+        group = self.group[voxel]
+        n = self.layers.sum(within > 0)
+        place = shower * self.layers.n_layers + self.layer[group]
+        own = n.flatten()[place]
+        value = (within[shower, voxel].double() * own).log()
+        z = torch.special.ndtri(probability(energies.of(self.shares, self.layer), shower, group, value))
+        mean = torch.zeros(n.numel(), dtype=z.dtype, device=z.device).index_add(0, place, z)[place] / own
+        return ((own - 1) / own).sqrt() * (z - mean) + normal.double().flatten()[place] / own.sqrt()
+
+    def _bound(self, w: Tensor, energies: Energies, shower: Tensor, voxel: Tensor, n: Tensor) -> Tensor:
+        """The inverse: w [H] -> shares [H] that add up to one."""
+        group = self.group[voxel]
+        place = shower * self.layers.n_layers + self.layer[group]
+        own, table = n.flatten()[place], energies.of(self.shares, self.layer)
+
+        def summed(parts: Tensor) -> Tensor:
+            return torch.zeros(n.numel(), dtype=parts.dtype, device=parts.device).index_add(0, place, parts)
+
+        z = (own / (own - 1).clamp(min=1)).sqrt() * (w - summed(w)[place] / own)
+        low = torch.full_like(n.flatten(), -FARTHEST, dtype=z.dtype)
+        high = -low
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            few = summed(self._shares_at(table, shower, group, z + middle[place], own)) < 1
+            low, high = torch.where(few, middle, low), torch.where(few, high, middle)
+        return self._shares_at(table, shower, group, z + ((low + high) / 2)[place], own)
+
+    @staticmethod
+    def _shares_at(table: Tensor, shower: Tensor, group: Tensor, z: Tensor, n: Tensor) -> Tensor:
+        return quantile(table, shower, group, torch.special.ndtr(z)).exp() / n
+
+    def _chosen(self, beyond: Tensor, k: Tensor) -> Tensor:
+        """w [N, V] of the k [N, G] voxels of each ring with the largest numbers, NaN of the others.
+
+        Where as many were drawn to be filled, w is what was drawn; else they are uniform up to the next.
+        """
+        padded = torch.cat([beyond, torch.full_like(beyond[:, :1], torch.inf)], dim=1)
+        ordered, order = padded[:, self.members].sort(dim=-1)  # [N, G, K]
+        part, number = (k / self.sizes)[..., None], k.long()[..., None]
+        ends = torch.cat([torch.zeros_like(part), ordered, torch.full_like(part, torch.inf)], dim=-1)
+        last, following = ends.gather(-1, number), ends.gather(-1, number + 1)
+        end = torch.where((last < part) & (following >= part), part, following.clamp(max=1))
+        rank = torch.arange(ordered.shape[-1], device=k.device)
+        w = -torch.special.ndtri((ordered / end.clamp(min=SMALLEST)).clamp(SMALLEST, 1 - SMALLEST))
+        w = torch.where(rank < number, w, torch.nan)
+        place = self.members.expand_as(order).gather(-1, order)
+        out = torch.full_like(padded, torch.nan)
+        return out.scatter(1, place.flatten(1), w.flatten(1))[:, :-1]
 
     def fit(self, layers_gev: NDArray[np.float64], hits: Hits) -> None:
-        """Set the distributions.
+        """Set all distributions, of layers, rings and shares.
 
         Args:
             layers_gev: energies of the layers [N, L].
             hits: the filled voxels of these showers.
         """
-        groups, device = len(self.layer), self.at.device
-        edges, at = zip(*(_bins(column) for column in layers_gev.T), strict=True)
-        self.at.copy_(torch.from_numpy(np.stack(at)))
-        bins = np.stack([np.searchsorted(e, column) for e, column in zip(edges, layers_gev.T, strict=True)], axis=1)
+        bins = self.bins.fit(layers_gev)
         group, layer = self.group.cpu().numpy(), self.layer.cpu().numpy()
-        voxels = np.bincount(group, minlength=groups)
-        rows = np.stack([np.bincount(bins[layers_gev[:, k] > 0, k], minlength=BINS) for k in range(len(at))])
-        cells = rows[layer] * voxels[:, None]  # [G, BINS]
         shower, voxel, share = hits.packed()
         own = group[voxel]
-        n = np.zeros(layers_gev.shape, dtype=np.int64)
-        np.add.at(n, (shower, layer[own]), 1)
-        self.counts.copy_(torch.from_numpy(_count_quantiles(n, bins)))
+        n, k = hits.counts(layers_gev.shape[1], layer[own]), hits.counts(self.n_groups, own)
+        self.filled_layers.fit(n, bins)
+        self.filled_rings.fit(k, bins[:, layer], layers_gev[:, layer] > 0)
         value = np.log(share * n[shower, layer[own]])
-        segment = own * BINS + bins[shower, layer[own]]
-        counts = np.bincount(segment, minlength=groups * BINS).reshape(groups, BINS)
-        self.filled.copy_(torch.from_numpy(_probability_filled(counts, cells)))
-        levels = [np.zeros_like(own), layer[own], own, segment]
-        sizes = [1, len(at), groups, groups * BINS]
-        tables = [_quantiles(value, key, size) for key, size in zip(levels, sizes, strict=True)]
+        self.shares.copy_(torch.from_numpy(self._share_quantiles(value, own, bins[shower, layer[own]], layer)))
+
+    def _share_quantiles(
+        self, value: NDArray[np.float32], own: NDArray[np.int64], bins: NDArray[np.int64], layer: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Quantiles [G, BINS, Q] of values [H] of groups `own` at `bins`, of more alike voxels where there are few."""
+        groups = self.n_groups
+        levels = [np.zeros_like(own), layer[own], own, own * BINS + bins]
+        sizes = [1, self.layers.n_layers, groups, groups * BINS]
+        tables = [quantiles(value, key, size) for key, size in zip(levels, sizes, strict=True)]
         wider = [np.zeros(groups * BINS, dtype=np.int64), np.repeat(layer, BINS), np.repeat(np.arange(groups), BINS)]
         chosen = tables[0][0][wider[0]]
         for (table, seen), key in zip(tables[1:], [*wider[1:], np.arange(groups * BINS)], strict=True):
             chosen = np.where((seen[key] >= FEWEST)[:, None], table[key], chosen)
-        self.shares.copy_(torch.from_numpy(chosen.reshape(groups, BINS, QUANTILES)).to(device))
+        return chosen.reshape(groups, BINS, QUANTILES)
 
 
 class Hits:
@@ -267,108 +290,16 @@ class Hits:
         shower, voxel, share = (np.concatenate(column) for column in zip(*self.parts, strict=True))
         return shower, voxel, share
 
-
-MARGIN = 0.01
-"""Of the unit that stands for a number of filled voxels, what is left out at both ends."""
-FARTHEST, HALVINGS = 30.0, 40
-"""Of the logarithm of the factor on odds: where its search begins, and how often the range is halved."""
-SMALLEST = 1e-12
-"""Stands for zero in logarithms and at the lower end of uniform numbers."""
+    def counts(self, columns: int, column: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of all there are of each shower and column [N, columns], where each has the column told [H]."""
+        key = self.packed()[0].astype(np.int64) * columns + column
+        return np.bincount(key, minlength=self.showers * columns).reshape(self.showers, columns)
 
 
-class _Energies:
-    """Energies of layers [N, L] GeV between those at which tables are stored."""
-
-    def __init__(self, marginals: CellMarginals, gev: Tensor) -> None:
-        self.gev, at = gev, marginals.at
-        ln = gev.double().clamp(min=SMALLEST).log().T.contiguous()  # [L, N]
-        right = torch.searchsorted(at, ln).clamp(1, BINS - 1)
-        low, high = at.gather(1, right - 1), at.gather(1, right)
-        share = torch.where(high > low, (ln - low) / (high - low), 0.0).clamp(0, 1)
-        self.right, self.share = right.T, share.T  # [N, L]
-
-    def of(self, stored: Tensor, layer: Tensor | None = None) -> Tensor:
-        """Tables [K, BINS, Q], one a layer or each of the layer told [K] -> their rows at these energies [N, K, Q]."""
-        right, share = (part if layer is None else part.index_select(1, layer) for part in (self.right, self.share))
-        own = torch.arange(len(stored), device=stored.device)
-        return torch.lerp(stored[own, right - 1].double(), stored[own, right].double(), share[..., None])
-
-
-def _probability(table: Tensor, shower: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Where values [H] lie in the distributions of their shower and key, of tables [N, K, Q]; within (0, 1)."""
-    first, flat = (shower * table.shape[1] + key) * QUANTILES, table.flatten()
-    low, width = torch.zeros_like(first), QUANTILES - 1
-    while width > 1:  # a search by halves, for all at once
-        width //= 2
-        low = torch.where(flat[first + low + width] <= value, low + width, low)
-    left, right = flat[first + low], flat[first + low + 1]
-    share = torch.where(right > left, (value - left) / torch.where(right > left, right - left, 1.0), 0.5)
-    place = low + share.clamp(0, 1)
-    return END + (1 - 2 * END) * (1 - torch.cos(math.pi * place / (QUANTILES - 1))) / 2
-
-
-def _quantile(table: Tensor, shower: Tensor, key: Tensor, p: Tensor) -> Tensor:
-    """The inverse of `_probability`: values [H] at probabilities p [H]."""
-    inside = ((p - END) / (1 - 2 * END)).clamp(0, 1)
-    place = torch.acos(1 - 2 * inside) * (QUANTILES - 1) / math.pi
-    below = place.floor().clamp(max=QUANTILES - 2)
-    first, flat = (shower * table.shape[1] + key) * QUANTILES + below.long(), table.flatten()
-    return flat[first] + (place - below) * (flat[first + 1] - flat[first])
-
-
-def _probability_filled(counts: NDArray[np.int64], cells: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Filled ones [G, BINS] of these cells -> probabilities within (0, 1), see `UNSEEN`; where there are no cells, that
-    of all energies."""
-    all_counts, all_cells = (part.sum(1, keepdims=True) for part in (counts, cells))
-    overall = np.clip(all_counts, UNSEEN, np.maximum(all_cells - UNSEEN, UNSEEN)) / np.maximum(all_cells, 1)
-    least = np.minimum(UNSEEN, overall * cells)
-    most = cells - np.minimum(UNSEEN, (1 - overall) * cells)
-    return np.where(cells > 0, np.clip(counts, least, most) / np.maximum(cells, 1), overall)
-
-
-def _bins(gev: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Inner edges [BINS - 1] GeV of equal numbers of layers with energy, and means of ln(energy) in between [BINS]."""
-    ln = np.log(gev[gev > 0])
-    if not len(ln):
-        return np.ones(BINS - 1), np.zeros(BINS)
-    edges = np.quantile(ln, np.arange(1, BINS) / BINS)
-    inside = np.searchsorted(edges, ln)
-    n = np.bincount(inside, minlength=BINS)
-    middle = np.quantile(ln, (np.arange(BINS) + 0.5) / BINS)
-    mean = np.where(n > 0, np.bincount(inside, weights=ln, minlength=BINS) / np.maximum(n, 1), middle)
-    return np.exp(edges), np.maximum.accumulate(mean)
-
-
-def _quantiles(
-    values: NDArray[np.float32], key: NDArray[np.int64], n: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Quantiles [n, Q] of the values of each key < n, zero where there are none, and how many there are [n]."""
-    counts = np.bincount(key, minlength=n)
-    ordered = np.append(values[np.lexsort((values, key))].astype(np.float64), 0.0)
-    p = (1 - np.cos(np.pi * np.arange(QUANTILES) / (QUANTILES - 1))) / 2
-    place = p * np.maximum(counts - 1, 0)[:, None]
-    first = (np.cumsum(counts) - counts)[:, None]
-    below = np.minimum(first + place.astype(np.int64), len(values))
-    above = np.minimum(below + 1, np.maximum(first + counts[:, None] - 1, 0))
-    out = ordered[below] + (place - np.floor(place)) * (ordered[above] - ordered[below])
-    return np.where(counts[:, None] > 0, out, 0.0), counts
-
-
-def _count_quantiles(n: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Quantiles [L, BINS, Q] of n - uniform, for numbers n [N, L] of filled voxels in layers of these bins of energy.
-
-    That distribution is a straight line between one integer and the next. A bin without layers has that of all
-    energies, and a layer that never has energy that of n = 1.
-    """
-    p = (1 - np.cos(np.pi * np.arange(QUANTILES) / (QUANTILES - 1))) / 2
-    out = np.tile(p, (n.shape[1], BINS, 1))
-    for layer, b in itertools.product(range(n.shape[1]), range(BINS)):
-        some = n[:, layer] > 0
-        here = some & (bins[:, layer] == b)
-        own = n[here if here.any() else some, layer]
-        if len(own):
-            below = np.cumsum(np.bincount(own)) / len(own)
-            step = np.diff(below, prepend=0.0) > 0
-            step[:-1] |= step[1:]  # an integer that is not hit itself may be where the next line begins
-            out[layer, b] = np.interp(p, below[step], np.flatnonzero(step))
-    return out
+def _members(group: Tensor, sizes: Tensor) -> Tensor:
+    """The voxels of each group [G, K], V where it has less than others."""
+    order = group.argsort(stable=True)
+    first = sizes.cumsum(0) - sizes
+    place = first[:, None] + torch.arange(int(sizes.max()))
+    inside = torch.arange(int(sizes.max())) < sizes[:, None]
+    return torch.where(inside, order[place.clamp(max=len(group) - 1)], len(group))

@@ -17,7 +17,7 @@ from calogen.networks.patches import Patches
 from calogen.networks.voxel_vae import BETA, Latent, Level, VoxelVAE
 from calogen.systems.logits import Moments
 from calogen.systems.voxel_shares import Cut, Shares
-from calogen.systems.voxel_targets import VoxelTargets
+from calogen.systems.voxel_targets import DrawnLayers, VoxelTargets
 from calogen.transforms import Standardize
 
 
@@ -33,7 +33,7 @@ class Autoencoder:
 
 
 class Drawn(NamedTuple):
-    """Of N showers what a space's flow learns [N, F], and what it is given [N, 1 + L]."""
+    """Of N showers what a space's flow learns [N, F], and what it is given [N, C]."""
 
     x: Tensor
     condition: Tensor
@@ -57,14 +57,18 @@ class ShapeSpace(Protocol):
 
     patches: Patches
     """of the F numbers"""
+    conditions: int
+    """C, of what the flow is given"""
+    layer_noise: int
+    """standard normal numbers of a shower that `layers` takes"""
 
     def encode(self, energy: NDArray[Any], incident: NDArray[Any], rng: np.random.Generator) -> Drawn:
         """What the flow learns of showers; `rng` draws the noise on it."""
 
-    def condition(self, x_energy: Tensor, incident: NDArray[Any]) -> Tensor:
-        """What the flow is given [N, 1 + L] where energies of the layers were drawn."""
+    def layers(self, x_energy: Tensor, incident: NDArray[Any], noise: Tensor) -> DrawnLayers:
+        """What is known of the layers, and the flow is given, where their energies were drawn."""
 
-    def decode(self, x_energy: Tensor, x: Tensor, incident: NDArray[Any], cuts: Cuts) -> _Decoded:
+    def decode(self, layers: DrawnLayers, x: Tensor, incident: NDArray[Any], cuts: Cuts) -> _Decoded:
         """Drawn numbers x [N, F] -> energies [N, V] GeV, and what the cuts did."""
 
 
@@ -72,7 +76,7 @@ _Decoded = tuple[Tensor, Cut]
 
 
 class ShareSpace:
-    """The share of each voxel in its layer, as a logit, or as a normal number with the numbers of filled voxels behind.
+    """The share of each voxel in its layer, as a logit, or as a normal number with those of rings behind.
 
     Args:
         targets: the transforms.
@@ -81,19 +85,21 @@ class ShareSpace:
 
     def __init__(self, targets: VoxelTargets, patches: Patches) -> None:
         self.targets, self.patches = targets, patches
+        self.conditions = targets.conditions
+        self.layer_noise = 0 if targets.marginals is None else targets.layers.n_layers
 
     def encode(self, energy: NDArray[Any], incident: NDArray[Any], rng: np.random.Generator) -> Drawn:
         """See `ShapeSpace`; the noise is that on the shares."""
         made = self.targets.encode(energy, incident, rng)
         return Drawn(made.shape, made.condition, made.edge)
 
-    def condition(self, x_energy: Tensor, incident: NDArray[Any]) -> Tensor:
+    def layers(self, x_energy: Tensor, incident: NDArray[Any], noise: Tensor) -> DrawnLayers:
         """See `ShapeSpace`."""
-        return self.targets.condition(x_energy, incident)
+        return self.targets.drawn_layers(x_energy, incident, noise)
 
-    def decode(self, x_energy: Tensor, x: Tensor, incident: NDArray[Any], cuts: Cuts) -> _Decoded:
+    def decode(self, layers: DrawnLayers, x: Tensor, incident: NDArray[Any], cuts: Cuts) -> _Decoded:
         """See `ShapeSpace`."""
-        return self.targets.decode(x_energy, x, incident, cuts.threshold_gev, faint_gev=cuts.faint_gev)
+        return self.targets.decode(layers, x, incident, cuts.threshold_gev, faint_gev=cuts.faint_gev)
 
 
 class LatentSpace:
@@ -126,6 +132,7 @@ class LatentSpace:
         self.scale = Standardize(channels)
         self.module = nn.ModuleDict({"network": self.network, "scale": self.scale})
         self.patches = Patches.of_grid((layers, angles, radii), patch, channels)
+        self.conditions, self.layer_noise = 1 + detector.n_layers, 0
 
     def encode(self, energy: NDArray[Any], incident: NDArray[Any], rng: np.random.Generator) -> Drawn:
         """See `ShapeSpace`; the noise is that of the latent numbers."""
@@ -167,16 +174,18 @@ class LatentSpace:
             moments.add(latent.sample(noise).movedim(1, -1).flatten(0, -2).cpu())
         moments.store(self.scale)
 
-    def condition(self, x_energy: Tensor, incident: NDArray[Any]) -> Tensor:
-        """See `ShapeSpace`."""
-        return self.targets.condition_of_shares(self.targets.u(x_energy), incident)
+    def layers(self, x_energy: Tensor, incident: NDArray[Any], noise: Tensor) -> DrawnLayers:
+        """See `ShapeSpace`; there is no noise."""
+        return DrawnLayers(x_energy, self.targets.condition_of_shares(self.targets.u(x_energy), incident), None)
 
-    def decode(self, x_energy: Tensor, x: Tensor, incident: NDArray[Any], cuts: Cuts) -> _Decoded:
+    def decode(self, layers: DrawnLayers, x: Tensor, incident: NDArray[Any], cuts: Cuts) -> _Decoded:
         """See `ShapeSpace`."""
         z = x.unflatten(1, self.network.latent_shape).movedim(1, -1)
         z = self.scale.inverse(z.flatten(0, -2)).view(z.shape).movedim(-1, 1)
-        within = self.network.decode(z, self.condition(x_energy, incident)).flatten(1)
-        return self.targets.decode_shares(x_energy, within, incident, cuts.threshold_gev, faint_gev=cuts.faint_gev)
+        within = self.network.decode(z, layers.condition).flatten(1)
+        return self.targets.decode_shares(
+            layers.x_energy, within, incident, cuts.threshold_gev, faint_gev=cuts.faint_gev
+        )
 
 
 def grid_of(detector: Detector) -> Triple:
@@ -198,8 +207,8 @@ def grid_of(detector: Detector) -> Triple:
     return detector.n_layers, one.n_x, one.n_y
 
 
-def patches_of(detector: Detector, patch: Triple, numbers: int = 0) -> Patches:
-    """Patches of the detector's cells, and of `numbers` of each layer behind them.
+def patches_of(detector: Detector, patch: Triple, numbers: Sequence[int] | None = None) -> Patches:
+    """Patches of the detector's cells, and of as many `numbers` of each layer [L] behind them.
 
     Rings lie where their inner edges are, as shares of the largest radius.
     """

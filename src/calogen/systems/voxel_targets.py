@@ -6,7 +6,7 @@ x_inc = ln(E_inc / E_min) / ln(E_max / E_min), the ratios u [N, L] and the share
     network        learns                                              given
     energies       standardised logit(u_0 / f, u_1, ...)               x_inc
     shapes         standardised logit(share + noise)                   x_inc, u_0 standardised, u_1, ... as learnt
-                   (or normal numbers, see `cell_marginals`)
+                   (or normal numbers, see `cell_marginals`            and numbers of filled voxels)
     autoencoder    shares as they are                                  x_inc, u as it is
 """
 
@@ -66,13 +66,24 @@ class Targets(NamedTuple):
     energy: Tensor
     """x_energy [N, L]"""
     shape: Tensor
-    """x_shape [N, F]: one number a voxel, and with marginals one a layer behind them"""
+    """x_shape [N, F]: one number a voxel, and with marginals one a ring behind them"""
     incident: Tensor
     """condition of the energy network [N, 1]"""
     condition: Tensor
-    """condition of the shape network [N, 1 + L]"""
+    """condition of the shape network [N, C], see `VoxelTargets.conditions`"""
     edge: Tensor | None
     """of empty voxels the largest that x_shape could have been, NaN of others [N, F]; None: x_shape is what it is"""
+
+
+class DrawnLayers(NamedTuple):
+    """What was drawn for the layers of N showers."""
+
+    x_energy: Tensor
+    """[N, L], see `Targets.energy`"""
+    condition: Tensor
+    """what the flow of the shapes is given [N, C]"""
+    filled: Tensor | None
+    """numbers of filled voxels [N, L], where they are drawn before the shapes"""
 
 
 class VoxelTargets(nn.Module):
@@ -102,9 +113,15 @@ class VoxelTargets(nn.Module):
             self.marginals = CellMarginals(cells_per_layer, range(sum(cells_per_layer)) if alike is None else alike)
 
     @property
-    def layer_numbers(self) -> int:
-        """Numbers of each layer that the shapes' flow learns behind those of the voxels."""
-        return 0 if self.marginals is None else 1
+    def rings_per_layer(self) -> list[int] | None:
+        """Numbers of each layer that the shapes' flow learns behind those of the voxels; None: there are none."""
+        return None if self.marginals is None else torch.bincount(self.marginals.layer).tolist()
+
+    @property
+    def conditions(self) -> int:
+        """C, what the shape network is given: 1 + L numbers of the energies; with marginals as well how many voxels
+        of each layer are filled."""
+        return 1 + self.layers.n_layers * (1 if self.marginals is None else 2)
 
     def fit(self, showers: Iterable[tuple[NDArray[Any], NDArray[Any]]], rng: np.random.Generator) -> None:
         """Means and deviations, or the marginals, from batches of (energy [N, V] GeV, incident energy [N] GeV).
@@ -119,7 +136,7 @@ class VoxelTargets(nn.Module):
             ValueError: fewer than two showers, values out of range.
         """
         energy, shape, total = (Moments(len(part.shift)) for part in (self.energy, self.shape, self.total))
-        hits, layers = Hits(), []
+        hits, kept = Hits(), []
         for batch in showers:
             shares = self.shares(*batch)
             energy.add(self.energy_logit(shares.u))
@@ -128,13 +145,21 @@ class VoxelTargets(nn.Module):
                 shape.add(self._shape_logit(shares, rng))
             elif hits.showers < SHOWERS_FITTED:
                 hits.add(shares.within)
-                layers.append(self._layers(shares.u, batch[1]).cpu().numpy())
+                kept.append((shares.u.cpu(), np.asarray(batch[1])))
         for moments, part in ((energy, self.energy), (total, self.total)):
             moments.store(part)
-        if self.marginals is not None:
-            self.marginals.fit(np.concatenate(layers), hits)
+        if self.marginals is None:
+            shape.store(self.shape)
             return
-        shape.store(self.shape)
+        u, incident = (
+            torch.cat([part[0] for part in kept]).to(self.energy.shift.device),
+            np.concatenate([p[1] for p in kept]),
+        )
+        layers = self._layers(u, incident)
+        self.marginals.fit(layers.cpu().numpy(), hits)
+        given = self._condition(self.scaled_incident(incident), u, self.energy(self.energy_logit(u).float()))
+        n = torch.from_numpy(hits.counts(self.layers.n_layers, self.marginals.layer_of(hits))).to(u.device)
+        self.marginals.filled_layers.fit_model(n, given, layers, rng)
 
     def encode(self, energy: NDArray[Any], incident: NDArray[Any], rng: np.random.Generator) -> Targets:
         """Voxel energies [N, V] and incident energies [N], both GeV; `rng` draws the noise on the shares.
@@ -144,43 +169,64 @@ class VoxelTargets(nn.Module):
         """
         shares = self.shares(energy, incident)
         x = self.energy(self.energy_logit(shares.u).float())
-        shape, edge = self._shape(shares, incident, rng)
         x_inc = self.scaled_incident(incident)
-        return Targets(x, shape, x_inc, self._condition(x_inc, shares.u, x), edge)
+        condition = self._condition(x_inc, shares.u, x)
+        if self.marginals is None:
+            return Targets(x, self.shape(self._shape_logit(shares, rng).float()), x_inc, condition, None)
+        within, layers = shares.within, self._layers(shares.u, incident)
+        uniform = torch.from_numpy(rng.random((len(x), self.marginals.n_numbers), dtype=np.float32)).to(within)
+        normal = torch.from_numpy(rng.standard_normal(layers.shape, dtype=np.float32)).to(within)
+        shape, edge = self.marginals(within.float(), layers, uniform, normal)
+        condition = self._with_filled(condition, self.layers.sum(within > 0), layers)
+        return Targets(x, shape, x_inc, condition, edge)
 
     def encode_energies(self, energy: NDArray[Any], incident: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """What the energy network learns [N, L] and is given [N, 1], from what `encode` takes; nothing is random."""
         shares = self.shares(energy, incident)
         return self.energy(self.energy_logit(shares.u).float()), self.scaled_incident(incident)
 
-    def _shape(self, shares: Shares, incident: NDArray[Any], rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-        """What the flow of the shapes learns [N, F], and `Targets.edge`."""
+    def _with_filled(self, condition: Tensor, n: Tensor, layers: Tensor) -> Tensor:
+        """The condition [N, C] with numbers of filled voxels n [N, L] in layers of these energies [N, L] GeV."""
+        assert self.marginals is not None
+        return torch.cat([condition, self.marginals.filled_layers.level(n, self.marginals.bins(layers))], dim=1)
+
+    def drawn_layers(self, x_energy: Tensor, incident: NDArray[Any], noise: Tensor) -> DrawnLayers:
+        """What is known of the layers when their energies are drawn, and what the shape network is given.
+
+        Args:
+            x_energy: [N, L].
+            incident: energies [N] GeV.
+            noise: standard normal numbers [N, L] (none [N, 0] without marginals), of which numbers of filled voxels
+                are made.
+        """
+        condition = self.condition(x_energy, incident)
         if self.marginals is None:
-            return self.shape(self._shape_logit(shares, rng).float()), None
-        numbers = (len(shares.within), self.layers.n_voxels + self.layers.n_layers)
-        uniform = torch.from_numpy(rng.random(numbers, dtype=np.float32)).to(shares.within)
-        made: tuple[Tensor, Tensor] = self.marginals(shares.within.float(), self._layers(shares.u, incident), uniform)
-        return made
+            return DrawnLayers(x_energy, condition, None)
+        layers, model = self._layers(self.u(x_energy), incident), self.marginals.filled_layers
+        n = model.n(model.draw(noise, condition, layers), self.marginals.bins(layers))
+        return DrawnLayers(x_energy, self._with_filled(condition, n, layers), n)
 
     def _layers(self, u: Tensor, incident: NDArray[Any]) -> Tensor:
         return self.layers.layer_energies(u, self._incident(incident))
 
     def decode(
         self,
-        x_energy: Tensor,
+        layers: DrawnLayers,
         x_shape: Tensor,
         incident: NDArray[Any],
         threshold_gev: float | Sequence[float] | Tensor = 0.0,
         *,
         faint_gev: Tensor | None = None,
     ) -> tuple[Tensor, Cut]:
-        """Targets [N, L], [N, F] and incident energies [N] GeV -> voxel energies [N, V] GeV, and what was cut.
+        """Layers, x_shape [N, F] and incident energies [N] GeV -> voxel energies [N, V] GeV, and what was cut.
 
         See `VoxelLayers.from_shares`; of logits, shares below the noise are 0; always what is below `faint_gev` [L].
         Logits are inverted exactly; marginals have no shares beyond those they were fitted to (`CellMarginals`).
         """
+        x_energy = layers.x_energy
         if self.marginals is not None:
-            within = self.marginals.inverse(x_shape, self._layers(self.u(x_energy), incident))
+            assert layers.filled is not None
+            within = self.marginals.inverse(x_shape, layers.filled, self._layers(self.u(x_energy), incident))
             return self.decode_shares(x_energy, within, incident, threshold_gev, faint_gev=faint_gev)
         within, least = self.logit.inverse(self.shape.inverse(x_shape)), self.constants.noise
         return self.decode_shares(x_energy, within, incident, threshold_gev, least_share=least, faint_gev=faint_gev)
@@ -228,7 +274,7 @@ class VoxelTargets(nn.Module):
         return ((self._incident(incident) / low).log() / math.log(high / low)).float()[:, None]
 
     def condition(self, x_energy: Tensor, incident: NDArray[Any]) -> Tensor:
-        """Condition of the shape network [N, 1 + L] from drawn x_energy [N, L]."""
+        """What the shape network is given of the energies [N, 1 + L], from drawn x_energy [N, L]."""
         return self._condition(self.scaled_incident(incident), self.u(x_energy), x_energy)
 
     def condition_of_shares(self, u: Tensor, incident: NDArray[Any]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ from test_calodream import TINY, few_steps
 from toy_voxels import RINGS, toy_voxels
 
 import calogen
+from calogen import Showers
 from calogen.cli import main
+from calogen.cli.reconstruct import _Reconstruction
+from calogen.data.formats import open_source
 from calogen.data.projection import voxelize
 from calogen.detector.catalog import CALOCHALLENGE_1_PIONS, CALOCHALLENGE_2, CALOCHALLENGE_3
 from calogen.networks.voxel_vae import Level
+from calogen.scale import generate
 from calogen.systems.calodream import PRESETS, CaloDream
 from calogen.systems.calodream_stages import cells_of
 from calogen.systems.shape_spaces import Autoencoder, LatentSpace
@@ -112,6 +117,36 @@ def test_the_command_line(fitted: CaloDream, tmp_path: Path, capsys: pytest.Capt
     assert main(["reconstruct", str(tmp_path / "plain.safetensors"), source, "-o", made + "2", "-q"]) == 2
     assert "no code to reconstruct" in capsys.readouterr().err
     assert not Path(made + "2").exists()
+
+
+def test_a_reconstruction_that_was_killed_goes_on(
+    fitted: CaloDream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By shards: what was finished is not computed again, and the file is that of one go."""
+    showers = toy_voxels(25, seed=2)
+    calogen.write(tmp_path / "in.h5", voxelize(showers)[0])
+    asked: list[int] = []
+    own = CaloDream.reconstruct
+
+    def counting(self: CaloDream, showers: Showers, *, first: int = 0, **options: Any) -> Showers:
+        if first == 20 and 20 not in asked:
+            asked.append(20)
+            raise KeyboardInterrupt
+        asked.append(first)
+        return own(self, showers, first=first, **options)
+
+    monkeypatch.setattr(CaloDream, "reconstruct", counting)
+
+    def run(name: str) -> None:
+        with open_source(tmp_path / "in.h5", detector=RINGS) as source:
+            generate(_Reconstruction(fitted, source), showers.incident, tmp_path / name, seed=4, shard_size=10)
+
+    with pytest.raises(KeyboardInterrupt):
+        run("out.h5")
+    run("out.h5")
+    assert asked == [0, 10, 20, 20]
+    run("whole.h5")
+    np.testing.assert_array_equal(*(calogen.read(tmp_path / name).energy for name in ("out.h5", "whole.h5")))
 
 
 def test_layers_that_differ_are_refused() -> None:

@@ -83,8 +83,8 @@ def test_showers_come_back(seed: int) -> None:
 
 
 def test_every_number_alone_is_nearly_standard_normal() -> None:
-    """Of showers it has not seen, at low and at high energies; what rings share beside the number of their layer is left
-    to the flow."""
+    """Of showers it has not seen, at low and at high energies; what rings share beside the number of their layer is
+    left to the flow."""
     _, incident, made, _ = encoded(3000, 7)
     x = made.shape.numpy()
     for part in (x[incident < 40], x[incident > 60]):

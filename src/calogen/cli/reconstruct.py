@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -11,6 +12,12 @@ from calogen.cli.files import points
 from calogen.cli.options import Device, Output, Overwrite, Quiet, Threads, read_state, use_threads
 from calogen.cli.output import blamed_on_output, require_free
 from calogen.cli.screen import progress, say
+
+if TYPE_CHECKING:
+    from calogen.data.formats.source import Source
+    from calogen.data.incident import Incident
+    from calogen.data.showers import Showers
+    from calogen.systems.system import System
 
 
 def reconstruct(
@@ -27,7 +34,8 @@ def reconstruct(
 ) -> None:
     """Encode showers as a trained state does, and decode them again: what its code loses, before anything is drawn.
 
-    Judge the result as any other sample, against the file it was made of.
+    A run that was killed goes on where it was when started again with the same options. Judge the result as any other
+    sample, against the file it was made of.
 
     Examples:
 
@@ -40,21 +48,44 @@ def reconstruct(
         raise ValueError(f"--batch-size {batch_size}: give a number of at least 1")
     state = read_state(state)
     import calogen.systems
-    from calogen.data.formats import SHOWERS_PER_BATCH, open_source
-    from calogen.data.formats.native import Writer
-    from calogen.data.projection import voxelize
-    from calogen.provenance import provenance
+    from calogen.data.formats import batches, open_source
+    from calogen.data.incident import Incident
+    from calogen.scale import generate
 
     use_threads(threads)
     system = calogen.systems.load(state, device=device)
-    facts = provenance(seed=seed, state=state, source=source.name)
-    with open_source(source, detector=system.detector) as opened, progress("reconstruct", quiet=quiet) as report:
-        n = opened.n_showers
-        with blamed_on_output(output), Writer(output, system.detector, provenance=facts, overwrite=overwrite) as sink:
-            for start in range(0, n, SHOWERS_PER_BATCH):
-                stop = min(start + SHOWERS_PER_BATCH, n)
-                showers = points(opened.load(start, stop))
-                made = system.reconstruct(showers, seed=seed, batch_size=batch_size, first=start)
-                sink.append(voxelize(made)[0] if system.events == "voxels" else made)
-                report(stop, n)
-    say(f"{n} showers in {output}", quiet=quiet)
+    incident = Incident.concatenate([part.incident for part in batches(source, detector=system.detector)])
+    with (
+        open_source(source, detector=system.detector) as opened,
+        blamed_on_output(output),
+        progress("reconstruct", quiet=quiet) as report,
+    ):
+        made = generate(
+            _Reconstruction(system, opened),
+            incident,
+            output,
+            seed=seed,
+            about={"state": state, "source": source.name, "source_hash": _hash(source)},
+            batch_size=batch_size,
+            overwrite=overwrite,
+            progress=report,
+        )
+    say(f"{made.showers} showers in {output}", quiet=quiet)
+
+
+class _Reconstruction:
+    """A system as a generator of the showers of a file: number `first + i` is the file's, through the code and back."""
+
+    def __init__(self, system: System, source: Source) -> None:
+        self.system, self.source = system, source
+        self.detector, self.events = system.detector, system.events
+
+    def sample(self, incident: Incident, *, seed: int, batch_size: int, first: int) -> Showers:
+        showers = points(self.source.load(first, first + len(incident)))
+        return self.system.reconstruct(showers, seed=seed, batch_size=batch_size, first=first)
+
+
+def _hash(path: Path) -> str:
+    """Of the bytes of a file: shards of another one are no part of this run."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

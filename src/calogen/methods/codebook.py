@@ -66,6 +66,11 @@ class Codebook(nn.Module):
     """
 
     life: Tensor
+    """Steps that each code has to live if it stays unused [K]."""
+    used: Tensor
+    """Whether each code was used since `forget` [K]."""
+    tally: Tensor
+    """How often each code was used in training [K], until it is set to zero."""
 
     def __init__(
         self,
@@ -91,11 +96,6 @@ class Codebook(nn.Module):
         self.register_buffer("used", torch.zeros(codes, dtype=torch.uint8), persistent=False)
         self.register_buffer("tally", torch.zeros(codes, dtype=torch.int64), persistent=False)
         self.seen: Tensor | None = None
-
-    used: Tensor
-    """Whether each code was used since `forget` [K]."""
-    tally: Tensor
-    """How often each code was used in training [K], until it is set to zero."""
 
     def __len__(self) -> int:
         return len(self.weight)

@@ -145,10 +145,22 @@ def test_nothing_gives_nothing(fitted: tuple[HitTokenizer, list[dict[str, float]
     assert tokenizer.decode(tokens, faint.incident).hits.counts.tolist() == [0, 0]
 
 
-def test_shards_and_resuming_give_one_result(tmp_path: Path) -> None:
+def replaced(of: TokenizerStage) -> list[int]:
+    """The codes that the stage is going to replace, as it does."""
+    codes, replace = [], of.codebook.replace
+
+    def note(dead: torch.Tensor, values: torch.Tensor) -> None:
+        codes.extend(dead.tolist())
+        replace(dead, values)
+
+    of.codebook.replace = note
+    return codes
+
+
+def test_resuming_gives_the_same_bits(tmp_path: Path) -> None:
     """A fit that was stopped on the way and one that was not end with the same bits, codes that moved included."""
     whole, first = stage(steps=40), stage(steps=40)
-    train = toy_box(60)
+    moved, train = replaced(whole), toy_box(60)
     fit([whole], train, run_dir=tmp_path / "whole", progress=False)
     step, limit = first.after_step, 25
 
@@ -164,7 +176,32 @@ def test_shards_and_resuming_give_one_result(tmp_path: Path) -> None:
     fit([again], train, run_dir=tmp_path / "cut", progress=False)
     expected = whole.model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.model.state_dict().items())
-    assert not torch.equal(whole.codebook.life, torch.full((64,), 10))
+    assert len(moved) > SIZES.codes  # where all start, and some again
+    assert (whole.codebook.life < SIZES.patience).any()
+
+
+class Pair:
+    """Two processes: the other has used code 3, and leads."""
+
+    def add(self, tensors: list[torch.Tensor]) -> None:
+        tensors[0][3] += 1
+
+    def take_from_leader(self, tensors: list[torch.Tensor]) -> None:
+        tensors[0].fill_(0.25)
+
+
+def test_processes_agree_on_dead_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, together = stage(), stage()
+    for made in (alone, together):
+        made.codebook.life.fill_(1)
+        made.codebook.used[:3] = 1
+    alone.after_step(0)
+    monkeypatch.setattr("calogen.systems.hit_tokenizer_stage.Group.current", Pair)
+    together.after_step(0)
+    changed = [(s.codebook.codes() == 0.25).all(1).nonzero()[:, 0].tolist() for s in (alone, together)]
+    assert changed == [[], list(range(4, 64))]
+    assert together.codebook.life.tolist() == [10] * 64
+    assert not together.codebook.used.any()
 
 
 def test_presets_are_published_sizes() -> None:

@@ -43,7 +43,9 @@ PRESETS: Mapping[str, TokenizerConfig] = MappingProxyType(
         "published": TokenizerConfig(),
         # For one core: a vocabulary that some thousand showers can fill, and a start from where their hits are.
         "desk": TokenizerConfig(
-            AutoencoderSizes(codes=4096, dropout=0.0, start="hits"), scaling="fitted", conditioned=True
+            AutoencoderSizes(codes=4096, width=64, heads=4, blocks=2, dropout=0.0, start="hits"),
+            scaling="fitted",
+            conditioned=True,
         ),
     }
 )

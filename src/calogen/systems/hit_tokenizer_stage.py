@@ -37,10 +37,10 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
             weight_decay=1e-2,
             grad_clip=1.0,
         ),
-        # One core and some thousand showers.
+        # One core and some thousand showers: 0.1 s a shower of 930 hits and step.
         "desk": Plan(
             steps=4000,
-            batch_size=16,
+            batch_size=8,
             optimizer="adamw",
             learning_rate=1e-3,
             schedule="cosine",

@@ -28,7 +28,8 @@ def convert_weights(
 ) -> None:
     """Turn the authors' published weights into ours; no number changes.
 
-    Known are the point models of CaloClouds, ShowerFlow, PointCountFM, AllShowers and the denoisers of CaloHadronic.
+    Known are the point models of CaloClouds, ShowerFlow, PointCountFM, AllShowers, the denoisers of CaloHadronic and
+    the tokenizer of OmniJet-alpha_C.
     """
     output = require_free(read_output(out, output), overwrite)
     from calogen.provenance import provenance

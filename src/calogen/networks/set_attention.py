@@ -23,16 +23,18 @@ class SetAttention(nn.Module):
     Args:
         width: d; the rows of the fused map are laid out as ([query, key, value], head, d / heads).
         heads: how many.
+        dropout: probability for the weights of attention in training. Where it is not 0 torch's kernel on a CPU holds
+            the scores of all pairs of a set.
 
     Raises:
         ValueError: if the width cannot be cut into the heads.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} cannot be cut into {heads} heads")
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
@@ -45,24 +47,25 @@ class SetAttention(nn.Module):
             memory: [M, d], of sets of `memory_sizes`, what the points see instead of each other.
         """
         d, heads = h.shape[1], self.heads
+        drop = self.dropout if self.training else 0.0
         if memory is None:
             parts = self.query_key_value(h).view(len(h), 3, heads, d // heads).split(sizes)
-            seen = [_attend(*part.unbind(1)) for part in parts]
+            seen = [_attend(*part.unbind(1), drop=drop) for part in parts]
         else:
             weight, bias = self.query_key_value.weight, self.query_key_value.bias
             queries = F.linear(h, weight[:d], bias[:d]).view(len(h), heads, d // heads).split(sizes)
             pairs = F.linear(memory, weight[d:], bias[d:]).view(len(memory), 2, heads, d // heads).split(memory_sizes)
-            seen = [_attend(q, *pair.unbind(1)) for q, pair in zip(queries, pairs, strict=True)]
+            seen = [_attend(q, *pair.unbind(1), drop=drop) for q, pair in zip(queries, pairs, strict=True)]
         out: Tensor = self.output(torch.cat(seen).reshape(len(h), d) if seen else h)
         return out
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """One set: q [n, H, d_head], k, v [m, H, d_head] -> [n, H, d_head]."""
+def _attend(q: Tensor, k: Tensor, v: Tensor, *, drop: float) -> Tensor:
+    """One set: q [n, H, d_head], k, v [m, H, d_head] -> [n, H, d_head]; weights are dropped with a probability."""
     if not len(q):
         return q
     q, k, v = (a.transpose(0, 1)[None] for a in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=drop)[0].transpose(0, 1)
 
 
 class SetBlock(nn.Module):

@@ -248,6 +248,7 @@ class Learner:
                 learning_rate=self.rate(counters.step - 1),
                 seconds=round(counters.seconds, 3),
                 memory_mb=round(peak_memory_mb(), 1),
+                **self.stage.remarks(),
             )
 
     def last_weights(self) -> dict[str, Tensor]:

@@ -34,6 +34,13 @@ class Group:
     rank: int = 0
     size: int = 1
 
+    @classmethod
+    def current(cls) -> Group:
+        """The processes this one fits with, for what a stage does after a step."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
     @property
     def leads(self) -> bool:
         """Whether this process writes files and reports."""

@@ -64,7 +64,7 @@ def peak_memory_mb() -> float:
 
 
 class StageLog:
-    """One stage's JSON lines `{step, train_loss, validation_loss, learning_rate, seconds, memory_mb}`."""
+    """One stage's JSON lines `{step, train_loss, validation_loss, learning_rate, seconds, memory_mb, ...}`."""
 
     def __init__(self, path: Path, step: int) -> None:
         """Continue the log at `step`: lines after it were written by a run that died and will be written again."""

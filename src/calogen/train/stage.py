@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,10 @@ class LearnedStage(Stage):
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step, for instance to move a distillation target. Must be deterministic."""
+
+    def remarks(self) -> Mapping[str, float]:
+        """Numbers of its own for a line of the log, of what was seen since the last line; none by default."""
+        return {}
 
 
 class SolvedStage(Stage):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 256
-"""Options whose weights are summed first: 65,538 options take 257 sums in float64, not 65,538."""
+"""Options whose weights are summed first: of 65,538 options 257 sums are added up in float64, not all weights."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def of_weights(weights: Tensor, u: Tensor) -> Tensor:
     if options <= 2 * BLOCK:
         return _first_above(weights, u)[0]
     whole = options // BLOCK * BLOCK
-    sums = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(2, dtype=torch.float64)
+    sums = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(2)
     if whole < options:
-        sums = torch.cat([sums, weights[:, whole:].sum(1, keepdim=True, dtype=torch.float64)], dim=1)
+        sums = torch.cat([sums, weights[:, whole:].sum(1, keepdim=True)], dim=1)
     block, left = _first_above(sums, u)
     at = block[:, None] * BLOCK + torch.arange(BLOCK, device=weights.device)
     own = weights.gather(1, at.clamp(max=options - 1)) * (at < options)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from calogen.methods.token_sampling import draw
+from calogen.methods.token_steps import draw
 from calogen.networks.token_blocks import PostNormBlock
 from calogen.networks.token_transformer import (
     TokenTransformer,

@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import chi2_contingency, chisquare
 from torch import Tensor, nn
 
 from calogen.methods.token_choice import Sharpening
-from calogen.methods.token_sampling import DrawnTokens, TooLongError, sample_tokens
+from calogen.methods.token_sampling import sample_tokens
+from calogen.methods.token_slots import DrawnTokens, TooLongError
+from calogen.networks.token_drafts import TokenDraft
 from calogen.networks.token_transformer import TokenTransformer, modern_token_transformer, published_token_transformer
 
 CODES, C, LIMIT = 24, 3, 500
@@ -82,14 +84,21 @@ def test_lengths_of_zero_to_the_limit_and_the_limit_itself(name: str) -> None:
 
 
 class Chain(nn.Module):
-    """A toy whose next token depends on the last alone; its law is known."""
+    """A toy whose next token depends on the last alone; its law is known. A row is the token itself.
+
+    A row below 0 is a bad guess of a row: its law is another one.
+    """
 
     def __init__(self, codes: int, seed: int = 0) -> None:
         super().__init__()
         self.vocabulary = self
         self.levels, self.codes, self.stop = 1, codes, codes + 1
-        table = torch.randn(codes + 1, codes + 2, generator=torch.Generator().manual_seed(seed))
+        table = torch.randn(2 * codes + 3, codes + 2, generator=torch.Generator().manual_seed(seed))
         self.table = nn.Parameter(table)
+
+    def law(self) -> Tensor:
+        """Probabilities of the next token, 1 first, given the last one [codes + 1, codes + 1]."""
+        return self.table.detach().double()[: self.codes + 1, 1:].softmax(1)
 
     def decoder(self, slots: int, room: int) -> "Chain":
         return self
@@ -99,6 +108,15 @@ class Chain(nn.Module):
 
     def advance(self, slots: Sequence[int], tokens: Tensor) -> Tensor:
         return tokens
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    def extend(self, slots: Sequence[int], tokens: Tensor, keep: bool = True) -> tuple[Tensor, "Chain"]:
+        return tokens, self
+
+    def keep(self, counts: Sequence[int]) -> None:
+        return None
 
     def logits(self, h: Tensor, path: Sequence[Tensor] = ()) -> Tensor:
         return self.table[h]
@@ -110,11 +128,23 @@ class Chain(nn.Module):
         return path[0]
 
 
-def test_lengths_follow_the_network() -> None:
-    """No bias by length, though short sequences leave early: lengths of a chain have the law of its matrix."""
-    chain, n = Chain(3), 20_000
-    made = sample_tokens(chain, n, streams(2), limit=200, slots=500)
-    p = chain.table.detach().double()[:, 1:].softmax(1)
+def bad_guess(h: Tensor, token: Tensor) -> Tensor:
+    return -1 - token
+
+
+def good_guess(h: Tensor, token: Tensor) -> Tensor:
+    return token
+
+
+DRAFTS = {"none": (), "good": (good_guess,) * 3, "bad": (bad_guess,) * 2, "both": (good_guess, bad_guess)}
+
+
+@pytest.mark.parametrize("drafts", DRAFTS)
+def test_lengths_and_pairs_follow_the_network(drafts: str) -> None:
+    """No bias by length, though short sequences leave early, nor by guesses: a chain has the law of its matrix."""
+    chain, n = Chain(3), 12_000
+    made = sample_tokens(chain, n, streams(2), limit=200, slots=500, drafts=DRAFTS[drafts])
+    p = chain.law()
     state, law = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64), []
     for _ in range(12):
         law.append(float(state @ p[:, -1]))
@@ -123,12 +153,16 @@ def test_lengths_follow_the_network() -> None:
     assert chisquare(lengths, n * np.array([*law, 1 - sum(law)])).pvalue > 1e-3
     assert lengths[0] > 0
     pairs = np.zeros((4, 4))
-    for row in np.split(made.tokens, made.offsets[1:-1])[:5000]:
-        path = [0, *row.tolist(), 4]
-        for a, b in itertools.pairwise(path):
+    for row in np.split(made.tokens, made.offsets[1:-1]):
+        for a, b in itertools.pairwise([0, *row.tolist(), 4]):
             pairs[a, b - 1] += 1
     for a in range(4):
-        assert chisquare(pairs[a], pairs[a].sum() * p[a].numpy()).pvalue > 1e-4
+        assert chisquare(pairs[a], pairs[a].sum() * p[a].numpy()).pvalue > 1e-3
+    tokens = len(made.tokens) + n
+    if drafts == "none":
+        assert made.passes == tokens
+    else:
+        assert made.passes < tokens * (0.95 if drafts == "bad" else 0.8)
 
 
 @settings(max_examples=15, deadline=None)
@@ -171,3 +205,58 @@ def test_bad_requests(wrong: dict[str, int]) -> None:
 def test_a_condition_is_asked_for() -> None:
     with pytest.raises(ValueError, match="must be"):
         sample_tokens(NETWORKS["modern"], 2, streams(), limit=5)
+
+
+# --- guesses ---------------------------------------------------------------------------------------------------------
+
+
+def drafts_of(network: TokenTransformer) -> list[TokenDraft]:
+    torch.manual_seed(9)
+    made = [TokenDraft(network.width).eval() for _ in range(3)]
+    with torch.no_grad():
+        for draft in made:
+            draft.narrow.weight.normal_(std=0.1)
+    return made
+
+
+@every_network
+def test_guesses_do_not_change_the_law(name: str) -> None:
+    """First tokens, lengths and pairs of neighbours of sequences drawn with and without guesses, in two levels too."""
+    net, n = NETWORKS[name], 600
+    c = conditions(1).expand(n, -1) if name == "modern" else None
+    how = {"limit": LIMIT, "slots": 200}
+    plain = sample_tokens(net, n, streams(1), c, **how)
+    guessed = sample_tokens(net, n, streams(2), c, drafts=drafts_of(net), **how)
+    assert guessed.passes < 0.9 * (len(guessed.tokens) + n)
+    for numbers in (first_tokens, lengths_in_bins, steps_in_bins):
+        table = np.array([numbers(made) for made in (plain, guessed)])
+        assert chi2_contingency(table[:, table.sum(0) > 10]).pvalue > 1e-3, numbers.__name__
+
+
+def first_tokens(made: DrawnTokens) -> np.ndarray:
+    rows = np.split(made.tokens, made.offsets[1:-1])
+    return np.bincount([row[0] if len(row) else 0 for row in rows], minlength=CODES + 1)
+
+
+def lengths_in_bins(made: DrawnTokens) -> np.ndarray:
+    return np.histogram(np.diff(made.offsets), [0, 2, 4, 8, 12, 16, 24, 32, 64, 1000])[0]
+
+
+def steps_in_bins(made: DrawnTokens) -> np.ndarray:
+    """Second and third tokens, those a guess gives first."""
+    rows = [row[:3] for row in np.split(made.tokens, made.offsets[1:-1]) if len(row) > 2]
+    return np.bincount([row[1] // 6 * 5 + row[2] // 6 for row in rows], minlength=25)
+
+
+@every_network
+def test_a_guessed_sequence_does_not_know_its_batch(name: str) -> None:
+    net, n = NETWORKS[name], 12
+    c = conditions(n) if name == "modern" else None
+    how = {"limit": LIMIT, "drafts": drafts_of(net)}
+    whole = sample_tokens(net, n, streams(), c, slots=12, **how)
+    few = sample_tokens(net, n, streams(), c, slots=5, **how)
+    assert np.array_equal(whole.tokens, few.tokens)
+    assert np.array_equal(whole.offsets, few.offsets)
+    limit = int(np.median(np.diff(whole.offsets)))
+    cut = sample_tokens(net, n, streams(), c, slots=4, cut=True, **how | {"limit": limit})
+    assert np.array_equal(np.diff(cut.offsets), np.minimum(np.diff(whole.offsets), limit))

@@ -14,6 +14,7 @@ from calogen.networks.token_transformer import (
     published_token_transformer,
 )
 from calogen.networks.vocabulary_head import TwoLevelVocabulary, WholeVocabulary
+from calogen.systems.published_files import convert
 from calogen.systems.published_omnijet_gpt import token_transformer_from_omnijet
 
 TOLERANCE = 1e-5
@@ -110,6 +111,13 @@ def test_published_generation(published: dict[str, Any], theirs: TokenTransforme
             break
     for row, expected in zip(torch.stack(tokens, 1).tolist(), published["outputs"]["generated"], strict=True):
         assert row[: row.index(stop) if stop in row else None] == expected
+
+
+def test_published_file(shared: Path, tmp_path: Path, published: dict[str, Any], theirs: TokenTransformer) -> None:
+    torch.save({"state_dict": published["state_dict"]}, tmp_path / "generator.pt")
+    made = convert(tmp_path / "generator.pt")
+    assert all(torch.equal(made[f"state_dict/{name}"], value) for name, value in theirs.state_dict().items())
+    assert len(made) == len(theirs.state_dict())
 
 
 @pytest.mark.parametrize("name", ["head.fc2.weight", "module.GPT_blocks.0.mha_block.query.bias"])

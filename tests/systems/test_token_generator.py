@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from toys import toy_showers
 
 from calogen import Incident, Showers
-from calogen.methods.token_sampling import TooLongError
+from calogen.methods.token_slots import TooLongError
 from calogen.systems.particles import Particles
 from calogen.systems.token_generator import PUBLISHED_SIZES, GeneratorSizes, TokenGenerator, TokenStage, encoded
 from calogen.train import Plan, fit
@@ -66,7 +66,12 @@ def test_other_forms_are_fitted_too(name: str, showers: Showers, tmp_path: Path)
     again = TokenGenerator(30, Particles(kinds=False), SIZES[name])
     again.load_state_dict(generator.state_dict())
     incident = Incident.gun(3, energy=20.0)
-    assert np.array_equal(again.sample(incident, seed=1).codes, generator.sample(incident, seed=1).codes)
+    made = again.sample(incident, seed=1)
+    assert np.array_equal(made.codes, generator.sample(incident, seed=1).codes)
+    assert made.passes == len(made.codes) + 3
+    if SIZES[name].drafts:
+        guessed = again.sample(Incident.gun(60, energy=20.0), seed=1, guess=True)
+        assert guessed.passes < 0.9 * (len(guessed.codes) + 60)
 
 
 def test_layers_are_drawn_in_order_and_more_of_them_at_high_energy(modern: TokenGenerator) -> None:
@@ -96,7 +101,9 @@ def test_the_limit(modern: TokenGenerator) -> None:
     incident = Incident.gun(4, energy=50.0)
     with pytest.raises(TooLongError, match="after 3 tokens"):
         modern.sample(incident, seed=1, limit=3)
-    assert np.diff(modern.sample(incident, seed=1, limit=3, cut=True).offsets).tolist() == [3] * 4
+    cut = modern.sample(incident, seed=1, limit=3, cut=True)
+    assert np.diff(cut.offsets).tolist() == [3] * 4
+    assert not cut.complete.any()
     assert int(modern.longest) > 10
 
 
@@ -136,6 +143,9 @@ def test_what_is_refused(showers: Showers) -> None:
         generator.sample(Incident.gun(1), seed=1, precision="half")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="limit=0"):
         generator.sample(Incident.gun(1), seed=1)
+
+    with pytest.raises(ValueError, match=r"sizes\.drafts=0"):
+        generator.sample(Incident.gun(1), seed=1, guess=True)
 
     class Short(Layers):
         def encode(self, showers: Showers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -7,6 +7,7 @@ import re
 import torch
 from torch import Tensor
 
+from calogen.systems.published_points import is_of
 from calogen.systems.published_weights import Arrays
 
 BLOCK_NAMES = {
@@ -28,6 +29,11 @@ PART_NAME = re.compile(r"(?:^|\.)GPT_blocks\.(\d+)\.mha_block\.(query|key|value)
 
 UNUSED = re.compile(r"(?:^|\.)(criterion\.weight|tril)$")
 """Weights of the classes in the loss, all 1, and a mask."""
+
+
+def is_of_generator(name: str) -> bool:
+    """Whether an array is part of OmniJet's generator, by its name."""
+    return bool(PART_NAME.search(name)) or is_of(GPT_NAMES, name)
 
 
 def token_transformer_from_omnijet(sd: Arrays) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from calogen.data.showers import Showers
 from calogen.methods.next_token import NextToken
 from calogen.methods.token_choice import PLAIN, Sharpening
 from calogen.methods.token_sampling import SLOTS, sample_tokens
+from calogen.networks.stored_linear import stored
 from calogen.networks.token_drafts import TokenDraft
 from calogen.networks.token_transformer import (
     TokenTransformer,
@@ -44,6 +45,15 @@ class Codes(NamedTuple):
 
     codes: NDArray[np.int64]
     offsets: NDArray[np.int64]
+
+
+class DrawnCodes(NamedTuple):
+    """N drawn showers as codes [T] in [0, K)."""
+
+    codes: NDArray[np.int64]
+    offsets: NDArray[np.int64]  # [N + 1]
+    complete: NDArray[np.bool_]  # [N]; False: cut at the limit, where it had not ended
+    passes: int  # evaluations of the network, summed over showers; without guesses one for each code and end
 
 
 class Tokenizer(Protocol):
@@ -141,8 +151,9 @@ class TokenGenerator(nn.Module):
         cut: bool = False,
         sharpening: Sharpening = PLAIN,
         precision: Precision = "float32",
+        guess: bool = False,
         progress: bool = False,
-    ) -> Codes:
+    ) -> DrawnCodes:
         """Codes of a shower for each particle. With the seed, particle i is shower `first` + i of a request.
 
         Args:
@@ -154,13 +165,16 @@ class TokenGenerator(nn.Module):
             cut: a shower that has not ended at the limit stays as it is then, instead of an error.
             sharpening: none by default: the distribution that was learned.
             precision: of the large weights. In bfloat16 the odd shower differs with the batch it is drawn in.
+            guess: the drafts guess further codes: the same law in fewer evaluations, other showers for the seed.
             progress: show a bar.
 
         Raises:
-            ValueError: an unknown precision, or no limit where nothing was learned.
+            ValueError: an unknown precision, no limit where nothing was learned, or guesses without drafts.
             TooLongError: a shower has not ended at the limit.
         """
         dtype = torch.bfloat16 if require_precision(precision) == "bfloat16" else torch.float32
+        if guess and not len(self.method.drafts):
+            raise ValueError("guess=True needs drafts, which this generator was made without: sizes.drafts=0")
         most = LONGER * int(self.longest) if limit is None else limit
         self.eval()
         with progress_bar("sample", len(incident), "showers", shown=progress) as advance:
@@ -173,9 +187,10 @@ class TokenGenerator(nn.Module):
                 slots=batch_size,
                 sharpening=sharpening,
                 cut=cut,
+                drafts=[stored(draft, dtype) for draft in self.method.drafts] if guess else (),
                 done=advance,
             )
-        return Codes(drawn.tokens - 1, drawn.offsets)
+        return DrawnCodes(drawn.tokens - 1, drawn.offsets, drawn.complete, drawn.passes)
 
 
 class TokenStage(LearnedStage):

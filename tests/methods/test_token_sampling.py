@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 from torch import Tensor, nn
 
+from calogen.methods.next_token import NextToken
 from calogen.methods.token_choice import Sharpening
 from calogen.methods.token_sampling import sample_tokens
 from calogen.methods.token_slots import DrawnTokens, TooLongError
@@ -260,3 +261,24 @@ def test_a_guessed_sequence_does_not_know_its_batch(name: str) -> None:
     limit = int(np.median(np.diff(whole.offsets)))
     cut = sample_tokens(net, n, streams(), c, slots=4, cut=True, **how | {"limit": limit})
     assert np.array_equal(np.diff(cut.offsets), np.minimum(np.diff(whole.offsets), limit))
+
+
+@every_network
+def test_guesses_of_the_likeliest_tokens_change_nothing(name: str) -> None:
+    """With one option kept there is one sequence, so what is kept of the guesses must be where it belongs."""
+    net, n = NETWORKS[name], 6
+    c = conditions(n) if name == "modern" else None
+    how = {"limit": 40, "cut": True, "slots": 4, "sharpening": Sharpening(top_k=1)}
+    plain = sample_tokens(net, n, streams(), c, **how)
+    drafts = drafts_of(net)
+    method = NextToken(net, drafts, weight=1.0)
+    optimizer = torch.optim.Adam(method.drafts.parameters(), lr=1e-2)
+    for _ in range(40):  # guesses that are right now and then
+        codes, counts = torch.from_numpy(plain.tokens - 1), torch.from_numpy(np.diff(plain.offsets))
+        optimizer.zero_grad()
+        method.loss(codes, c, counts).mean().backward()
+        optimizer.step()
+    guessed = sample_tokens(net, n, streams(), c, drafts=drafts, **how)
+    assert np.array_equal(plain.tokens, guessed.tokens)
+    assert np.array_equal(plain.offsets, guessed.offsets)
+    assert guessed.passes < 0.9 * plain.passes

@@ -1,5 +1,6 @@
 """The token transformer: the authors' numbers, packed as one by one, a cache that changes nothing, bad input."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,21 @@ def test_half_precision_keeps_the_numbers_near(name: str) -> None:
     assert 0 < float((a - b).abs().max() / b.abs().max()) < 0.05
     assert half.in_precision(torch.bfloat16) is half
     assert net.in_precision(torch.float32) is net
+
+
+@pytest.mark.parametrize("groups", [0, 16])
+@torch.no_grad()
+def test_all_codes_are_about_as_likely_at_first(groups: int) -> None:
+    torch.manual_seed(4)
+    net = modern_token_transformer(1024, width=64, blocks=2, heads=4, feedforward=64, groups=groups, rank=16)
+    tokens = torch.randint(1, 1025, (300,))
+    tokens[0] = 0
+    surprise = torch.zeros(300)
+    for choice in net.vocabulary.choices(net(tokens, torch.tensor([300])), tokens.roll(-1).clamp(min=1)):
+        rows = slice(None) if choice.rows is None else choice.rows
+        logits = choice.features @ choice.weight.T + choice.bias
+        surprise[rows] += torch.nn.functional.cross_entropy(logits, choice.target, reduction="none")
+    assert float(surprise.mean()) == pytest.approx(math.log(1024), rel=0.1)
 
 
 def test_all_parameters_learn() -> None:

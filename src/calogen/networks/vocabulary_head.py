@@ -43,13 +43,14 @@ class TokenTable(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(size, rank or width)
         self.up = StoredLinear(rank, width, bias=False) if rank else None
-        if self.up is not None:
-            nn.init.normal_(self.up.weight, std=rank**-0.5 if rank else 1.0)
+        if rank and self.up is not None:  # rows [width] of size 1, and logits with these numbers of a code too
+            nn.init.normal_(self.embedding.weight, std=rank**-0.5)
+            nn.init.normal_(self.up.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens [P] -> [P, d]."""
         rows: Tensor = self.embedding(tokens)
-        return rows if self.up is None else self.up(rows)
+        return rows if self.up is None else self.up(rows).to(rows.dtype)
 
 
 class WholeVocabulary(nn.Module):
@@ -75,7 +76,8 @@ class WholeVocabulary(nn.Module):
         self.down = StoredLinear(width, rank, bias=False) if rank else None
         self.head = StoredLinear(rank or width, codes + 2)
         if tied:
-            nn.init.normal_(self.table.embedding.weight, std=(rank or width) ** -0.5)
+            if not rank:
+                nn.init.normal_(self.table.embedding.weight, std=width**-0.5)
             self.head.weight = self.table.embedding.weight
 
     def embed(self, tokens: Tensor) -> Tensor:

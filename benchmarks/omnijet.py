@@ -8,8 +8,8 @@ The authors' way, rebuilt plainly after the description of their code with the s
 prefix goes through the network, attention with all its scores, and through the head at all positions; the last one is
 drawn from. Measured with two showers at some prefixes, and summed by trapezoids. Checked: both give the same logits.
 
-Ours: keys and values are kept, one row goes through the head, showers are drawn together. The first steps run for
-real; further ones start at some lengths, `STEPS` at each, and the rest is summed by trapezoids.
+Ours: keys and values are kept, one row goes through the head, showers are drawn together. Measured: `STEPS` steps at
+some lengths, of showers that are equally long; the rest is summed by trapezoids.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def table(ways: list[Way], hits: int, authors: tuple[float, dict[int, float]]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=HITS, help="hits of a shower")
-    parser.add_argument("--no-authors", action="store_true", help="leave out their way, which takes a minute")
+    parser.add_argument("--no-authors", action="store_true", help="leave out their way")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

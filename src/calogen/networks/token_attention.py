@@ -138,33 +138,32 @@ class CachedSequences:
         if lengths and max(lengths) + count > cache.room:
             raise ValueError(f"{max(lengths)} tokens and {count} more do not fit into room for {cache.room}")
         self.cache, self.count = cache, count
-        first = torch.tensor(lengths, dtype=torch.int64, device=cache.keys.device)
-        self.places = (first[:, None] + torch.arange(count, device=first.device)).flatten()
+        device = cache.keys.device
+        first = torch.tensor(lengths, dtype=torch.int64, device=device)
+        self.places = (first[:, None] + torch.arange(count, device=device)).flatten()
+        self.slots = list(slots)
+        self.rows = torch.tensor(self.slots, dtype=torch.int64, device=device).repeat_interleave(count)
         self.runs: list[tuple[int, int, int, int]] = []
-        at = 0
         for _, group in itertools.groupby(range(len(slots)), key=lambda i: (slots[i] - i, lengths[i])):
             members = list(group)
-            self.runs.append((at, at + len(members) * count, slots[members[0]], lengths[members[0]]))
-            at += len(members) * count
+            start = members[0]
+            self.runs.append((start, start + len(members), slots[start], lengths[start]))
 
     def __call__(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Attend`."""
-        n, out = self.count, torch.empty_like(q)
-        keys, values = self.cache.keys[block], self.cache.values[block]
+        n, keys, values = self.count, self.cache.keys[block], self.cache.values[block]
+        keys[self.rows, :, self.places] = k.to(keys.dtype)
+        values[self.rows, :, self.places] = v.to(values.dtype)
+        query = q.to(keys.dtype).unflatten(0, (-1, n)).transpose(1, 2)
+        seen = []
         for start, stop, slot, length in self.runs:
-            own = slice(slot, slot + (stop - start) // n)
-            for kept, new in ((keys, k), (values, v)):
-                kept[own, :, length : length + n] = new[start:stop].unflatten(0, (-1, n)).transpose(1, 2)
             mask = q.new_ones(n, length + n, dtype=torch.bool).tril(length) if n > 1 else None
-            query = q[start:stop].unflatten(0, (-1, n)).transpose(1, 2).to(keys.dtype)
-            seen = F.scaled_dot_product_attention(
-                query, keys[own, :, : length + n], values[own, :, : length + n], attn_mask=mask
-            )
-            out[start:stop] = seen.transpose(1, 2).flatten(0, 1)
-        return out
+            own, known = slice(slot, slot + stop - start), slice(0, length + n)
+            part = query[start:stop], keys[own, :, known], values[own, :, known]
+            seen.append(F.scaled_dot_product_attention(*part, attn_mask=mask))
+        return torch.cat(seen).transpose(1, 2).flatten(0, 1).to(q.dtype) if seen else q
 
     def keep(self, counts: Sequence[int] | None = None) -> None:
         """Let the first `counts` of each sequence's new tokens stay, all by default, once all blocks have seen them."""
-        slots = [slot + i for start, stop, slot, _ in self.runs for i in range((stop - start) // self.count)]
-        for slot, kept in zip(slots, [self.count] * len(slots) if counts is None else counts, strict=True):
+        for slot, kept in zip(self.slots, [self.count] * len(self.slots) if counts is None else counts, strict=True):
             self.cache.filled[slot] += kept

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from calogen.systems.published_omnijet import TOKENIZER_NAMES, hit_autoencoder_from_omnijet
+from calogen.systems.published_omnijet_gpt import is_of_generator, token_transformer_from_omnijet
 from calogen.systems.published_points import (
     ALLSHOWERS_NAMES,
     COUNT_NAMES,
@@ -49,6 +50,7 @@ MODELS = {
     "a CaloClouds point model": Model(lambda name: bool(POINT_NAME.search(name)), point_net_from_caloclouds3),
     "a PointCountFM": Model(partial(is_of, COUNT_NAMES), count_mlp_from_pointcountfm),
     "AllShowers": Model(partial(is_of, ALLSHOWERS_NAMES), point_transformer_from_allshowers),
+    "a generator of OmniJet": Model(is_of_generator, token_transformer_from_omnijet),
     "a denoiser of CaloHadronic": Model(partial(is_of, HADRONIC_NAMES), hadronic_transformer_from_calohadronic),
     "a tokenizer of OmniJet-alpha_C": Model(partial(is_of, TOKENIZER_NAMES), hit_autoencoder_from_omnijet),
 }

@@ -59,9 +59,10 @@ def test_energies_of_layers_outlive_the_cut() -> None:
     targets = VoxelTargets(RINGS.cells_per_layer.tolist())
     targets.fit([(energy, incident)], np.random.default_rng(0))
     x = targets.encode(energy, incident, np.random.default_rng(1))
-    before, _ = targets.decode(x.energy, x.shape, incident)
+    drawn = targets.drawn_layers(x.energy, incident, torch.empty(20, 0))
+    before, _ = targets.decode(drawn, x.shape, incident)
     cuts = torch.tensor([0.05, 0.2, 1.0, 0.05, 0.0, 10.0], dtype=torch.float64)
-    after, _ = targets.decode(x.energy, x.shape, incident, faint_gev=cuts)
+    after, _ = targets.decode(drawn, x.shape, incident, faint_gev=cuts)
     layers = [targets.layers.sum(e) for e in (before, after)]
     torch.testing.assert_close(layers[1], layers[0], rtol=1e-5, atol=1e-9)
     grid, kept = (e.view(20, 6, 12) for e in (before, after))

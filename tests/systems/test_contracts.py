@@ -114,6 +114,7 @@ SMALL = {
                 conditioned=True,
             ),
             GeneratorSizes(width=16, blocks=1, heads=2, feedforward=24, groups=32, rank=8, drafts=1),
+            calibrated=True,
         ),
         BOX,
         toy_box(80),

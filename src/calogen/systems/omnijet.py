@@ -244,7 +244,7 @@ UNCONDITIONED = (
 )
 
 DESK_PLANS: dict[str, Plan] = {
-    # Sized for one CPU core and some thousand showers of 900 hits: 0.6 s a step of the tokenizer, 0.7 s of the generator.
+    # Sized for one CPU core and some thousand showers of 900 hits: 0.6 s a tokenizer step, 0.7 s a generator step.
     "tokenizer": replace(TOKENIZER_PLANS["desk"], steps=2500, batch_size=4, validate_every=500, validation_showers=100),
     "groups": Plan(steps=1),
     "calibrate": Plan(steps=1),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toy_box import BOX, toy_box
 from toy_hadrons import SMALL_ILD, toy_hadrons
 from toy_voxels import RINGS, toy_voxels
 from toys import toy_showers
@@ -23,8 +24,12 @@ from calogen.systems.allshowers import AllShowersConfig
 from calogen.systems.caloclouds import CaloCloudsConfig
 from calogen.systems.calodream import CaloDreamConfig, EnergyNetwork, ShapeNetwork
 from calogen.systems.calohadronic import CaloHadronicConfig
+from calogen.systems.hit_autoencoder import AutoencoderSizes
+from calogen.systems.hit_tokenizer import TokenizerConfig
+from calogen.systems.omnijet import OmniJetConfig
 from calogen.systems.shape_spaces import Autoencoder
 from calogen.systems.state import State
+from calogen.systems.token_generator import GeneratorSizes
 from calogen.train import LearnedStage, Plan, SolvedStage
 
 
@@ -100,6 +105,21 @@ SMALL = {
         toy_voxels(80),
         within(toy_voxels(9, seed=5).incident, 20.0, 80.0),
         22,
+    ),
+    "omnijet": Small(
+        OmniJetConfig(
+            TokenizerConfig(
+                AutoencoderSizes(codes=64, code_dim=4, width=16, heads=2, blocks=1, dropout=0.0, start="hits"),
+                scaling="fitted",
+                conditioned=True,
+            ),
+            GeneratorSizes(width=16, blocks=1, heads=2, feedforward=24, groups=32, rank=8, drafts=1),
+            calibrated=True,
+        ),
+        BOX,
+        toy_box(80),
+        within(toy_box(9, seed=5).incident, 20.0, 80.0),
+        11,
     ),
 }
 SMALL["calodream, latent"] = replace(

@@ -7,24 +7,28 @@ from pathlib import Path
 import torch
 
 from calogen.detector.geometry import Detector
-from calogen.systems import allshowers, caloclouds, calodream, calohadronic
+from calogen.systems import allshowers, caloclouds, calodream, calohadronic, omnijet
 from calogen.systems import system as _system
 from calogen.systems.allshowers import AllShowers
 from calogen.systems.caloclouds import CaloClouds
 from calogen.systems.calodream import CaloDream
 from calogen.systems.calohadronic import CaloHadronic
+from calogen.systems.omnijet import OmniJet
 from calogen.systems.system import Preset, System
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 """Where the shipped states are."""
 
-SYSTEMS: dict[str, type[System]] = {system.name: system for system in (CaloClouds, CaloHadronic, AllShowers, CaloDream)}
+SYSTEMS: dict[str, type[System]] = {
+    system.name: system for system in (CaloClouds, CaloHadronic, AllShowers, CaloDream, OmniJet)
+}
 
 PRESETS: dict[str, dict[str, Preset]] = {
     CaloClouds.name: caloclouds.PRESETS,
     CaloHadronic.name: calohadronic.PRESETS,
     AllShowers.name: allshowers.PRESETS,
     CaloDream.name: calodream.PRESETS,
+    OmniJet.name: omnijet.PRESETS,
 }
 """The presets of each system, its default first."""
 

@@ -61,7 +61,7 @@ class TokenizerStage(LearnedStage):
         plan: without averages of weights: a code that has moved elsewhere has none.
     """
 
-    name = "tokens"
+    name = "tokenizer"
 
     def __init__(self, tokenizer: HitTokenizer, plan: Plan) -> None:
         self.tokenizer, self.model, self.plan = tokenizer, tokenizer, plan

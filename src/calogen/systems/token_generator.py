@@ -205,7 +205,7 @@ class TokenStage(LearnedStage):
         ValueError: for a tokenizer of another number of codes.
     """
 
-    name = "tokens"
+    name = "generator"
 
     def __init__(self, generator: TokenGenerator, tokenizer: Tokenizer, plan: Plan) -> None:
         known = generator.network.vocabulary.codes

@@ -1,0 +1,303 @@
+"""OmniJet-alpha_C (arXiv:2501.05534): showers as sequences of tokens, one a hit, that a transformer draws one by one.
+
+showers -> hits in the cells of a box, brightest first -> autoencoder with a codebook -> one of K codes a hit
+E, direction, kind -> transformer: p(k_1 | E) p(k_2 | k_1, E) ... p(end | all, E)
+       (as published: of the training showers' particles together, none is asked for)
+       | a code in two choices: its group, and which of it (published: in one)
+codes -> autoencoder, all hits of a shower at once -> places and energies -> rounded to cells, one hit a cell
+       | decoded energies are scaled to the mean of what such hits had (not as published)
+     showers: one point in the middle of each cell with energy
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from calogen.data.incident import Incident
+from calogen.data.showers import Showers
+from calogen.detector.geometry import Detector, tilt
+from calogen.methods.token_choice import Sharpening
+from calogen.systems.code_groups import CodeGroups, GroupedTokenizer, GroupsStage
+from calogen.systems.domain import TILT_SLACK, Domain
+from calogen.systems.drawing import Precision, chosen_precision, require_precision, starts
+from calogen.systems.hit_autoencoder import AutoencoderSizes
+from calogen.systems.hit_energies import HitEnergies, HitEnergiesStage
+from calogen.systems.hit_tokenizer import Decoded, HitTokenizer, TokenizerConfig
+from calogen.systems.hit_tokenizer_stage import PLANS as TOKENIZER_PLANS
+from calogen.systems.omnijet_stages import HitsStage, TakenTokenizerStage, share_left_out
+from calogen.systems.particles import Particles
+from calogen.systems.system import Preset, System, Tune
+from calogen.systems.token_generator import PUBLISHED_SIZES, GeneratorSizes, TokenGenerator, TokenStage
+from calogen.train import Plan, Stage
+
+
+@dataclass(frozen=True)
+class OmniJetConfig:
+    """What the model is. The defaults are as published."""
+
+    code: TokenizerConfig = field(default_factory=TokenizerConfig)  # hits to codes and back
+    network: GeneratorSizes = PUBLISHED_SIZES  # of the transformer
+    calibrated: bool = False  # decoded energies are scaled to what such hits had, see `HitEnergies`
+    precision: Precision = "float32"  # of its large weights in `sample`, where scores were shown to hold
+
+    def __post_init__(self) -> None:
+        require_precision(self.precision)
+
+
+@dataclass(frozen=True)
+class DecodingDid:
+    """What was done to hits to have one in a cell of the box, in the last call of `sample` or `reconstruct`."""
+
+    hits: int = 0
+    moved: int = 0  # another hit of the shower had their cell
+    outside: int = 0  # decoded outside of the box, and put into its nearest cell
+
+    def plus(self, decoded: Decoded) -> DecodingDid:
+        """With those of further showers."""
+        return DecodingDid(
+            self.hits + len(decoded.hits.cell),
+            self.moved + int(decoded.moved.sum()),
+            self.outside + int(decoded.outside.sum()),
+        )
+
+
+class OmniJet(System):
+    """Showers in a regular box of cells, hit by hit."""
+
+    name: ClassVar[str] = "omnijet"
+    Config: ClassVar[type] = OmniJetConfig
+    events: ClassVar[Literal["points", "voxels"]] = "voxels"
+
+    def __init__(self, config: OmniJetConfig, detector: Detector) -> None:
+        super().__init__(config, detector)
+        self.domain = Domain()
+        self.tokenizer = HitTokenizer(config.code, detector)
+        self.groups = CodeGroups(self.tokenizer.vocabulary)
+        self.energies = HitEnergies()
+        self.generator = TokenGenerator(self.tokenizer.vocabulary, Particles(), config.network)
+        self.tokens = GroupedTokenizer(self.tokenizer, self.groups)
+        self.taken = False  # the tokenizer is another state's
+        self.decoding_did = DecodingDid()
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether showers are drawn for a particle; else for those of the training showers."""
+        return self.generator.network.condition > 0
+
+    def parts(self) -> dict[str, nn.Module]:
+        """See `System`."""
+        return {
+            "domain": self.domain,
+            "tokenizer": self.tokenizer,
+            "groups": self.groups,
+            "energies": self.energies,
+            "generator": self.generator,
+        }
+
+    def stages(self) -> list[Stage]:
+        """The tokenizer, the order of its codes where they are drawn by groups, energies of hits, and the generator."""
+        plans = DESK_PLANS
+        tokenizer = TakenTokenizerStage if self.taken else HitsStage
+        groups: list[Stage] = []
+        if self.config.network.groups:
+            number = 0 if self.taken else self.config.network.groups
+            groups = [GroupsStage(self.groups, self.tokenizer, number, plans["groups"])]
+        calibrate: list[Stage] = []
+        if self.config.calibrated:
+            calibrate = [HitEnergiesStage(self.energies, self.tokens, plans["calibrate"])]
+        return [
+            tokenizer(self, plans["tokenizer"]),
+            *groups,
+            *calibrate,
+            TokenStage(self.generator, self.tokens, plans["generator"]),
+        ]
+
+    def start_from(self, other: System, *, tune: Tune = "all", label: str = "") -> tuple[int, int]:
+        """See `System`. With the tokenizer of the same configuration comes what it scales by, and its tokens stay.
+
+        Raises:
+            ValueError: see `System`; or a state that has never been fitted.
+        """
+        counts = super().start_from(other, tune=tune, label=label)
+        if isinstance(other, OmniJet) and other.config.code == self.config.code:
+            if not other.domain.species:
+                raise ValueError(f"{label or 'the state'} has not been trained: it has no tokens to start from")
+            self.taken = True
+            self.tokenizer.load_state_dict(other.tokenizer.state_dict())
+            self.groups.load_state_dict(other.groups.state_dict())
+        return counts
+
+    def left_out(self, showers: Showers) -> float:
+        """See `System`: outside of the box, or below the readout's thresholds."""
+        return share_left_out(self.tokenizer, showers)
+
+    def learn_range(self, showers: Showers) -> None:
+        """Fit the range of particles.
+
+        Raises:
+            ValueError: several kinds, or inclined ones, where the networks are not told of it; no hit at all.
+        """
+        species, steepest = np.unique(showers.incident.pdg), np.abs(tilt(showers.incident.direction)).max(initial=0.0)
+        if not self.conditioned and len(species) > 1:
+            raise ValueError(f"showers of particles {species.tolist()}: {UNTOLD}")
+        if not self.conditioned and steepest > TILT_SLACK:
+            raise ValueError(
+                f"inclined showers, p_x/p_z or p_y/p_z up to {steepest:.3g} (limit {TILT_SLACK}): {UNTOLD}"
+            )
+        self.domain.fit(showers.incident)
+
+    def sample(
+        self,
+        incident: Incident,
+        *,
+        seed: int,
+        batch_size: int = 64,
+        progress: bool = False,
+        first: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guess: bool = False,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    ) -> Showers:
+        """One shower for each incident particle: a point in the middle of each cell with energy.
+
+        Without a condition (as published) energies are those of the training showers, whatever is asked for, and a
+        warning says so.
+
+        Args:
+            incident: particles within the trained range.
+            seed: with the index of the shower it decides all random numbers; batches change only round-off.
+            batch_size: showers drawn together.
+            progress: show a bar.
+            first: index of the first of these showers in a larger request.
+            temperature: logits are divided by it; 1 is what was learned.
+            top_k: keep so many of the likeliest options of each choice; None: all.
+            top_p: keep the likeliest options that have this probability together; None: all.
+            guess: drafts guess further tokens, which are kept where the network agrees: other showers of the same law.
+            precision: of the large weights; `auto`: the configuration's, on processors that compute in it. In bfloat16
+                the odd shower differs with the batch it is drawn in.
+
+        Raises:
+            ValueError: particles outside the trained range, or an unknown or impossible option.
+            TooLongError: a shower does not end, with twice the hits of the longest in training.
+        """
+        self.domain.check(incident)
+        sharpening = Sharpening(temperature, top_k, top_p)
+        chosen = chosen_precision(precision, self.config.precision, self.device)
+        if not self.conditioned:
+            warnings.warn(UNCONDITIONED, stacklevel=2)
+        self.decoding_did = DecodingDid()
+        if not len(incident):
+            return Showers.empty(self.detector)
+        for part in self.parts().values():
+            part.eval()
+        drawn = self.generator.sample(
+            incident,
+            seed=seed,
+            first=first,
+            batch_size=batch_size,
+            sharpening=sharpening,
+            precision=chosen,
+            guess=guess,
+            progress=progress,
+        )
+        with torch.inference_mode():
+            return self._showers(self.tokens.decode(drawn.codes, drawn.offsets, incident))
+
+    def reconstruct(
+        self, showers: Showers, *, seed: int, batch_size: int = 64, progress: bool = False, first: int = 0
+    ) -> Showers:
+        """See `System`: showers to tokens and back; there is nothing random in it.
+
+        Raises:
+            ValueError: showers of another detector, or particles outside the trained range.
+        """
+        self.domain.check(showers.incident)
+        self.decoding_did = DecodingDid()
+        with torch.inference_mode():
+            batches = [
+                self._reconstruct_batch(showers[np.arange(start, min(start + batch_size, len(showers)))])
+                for start in starts(len(showers), batch_size, progress)
+            ]
+        return Showers.concatenate(batches) if batches else Showers.empty(self.detector)
+
+    def _reconstruct_batch(self, showers: Showers) -> Showers:
+        codes, offsets = self.tokens.encode(showers)
+        return self._showers(self.tokens.decode(codes, offsets, showers.incident))
+
+    def _showers(self, decoded: Decoded) -> Showers:
+        """Hits -> showers, with the account of what was done to have one a cell."""
+        self.decoding_did = self.decoding_did.plus(decoded)
+        return replace(decoded.hits, energy=self.energies(decoded.hits.energy)).showers()
+
+
+UNTOLD = "this configuration has no condition and cannot tell them; network.form=modern can"
+UNCONDITIONED = (
+    "this configuration has no condition: showers have the energies of the training showers, not those asked for"
+)
+
+DESK_PLANS: dict[str, Plan] = {
+    # Sized for one CPU core and some thousand showers of 900 hits: 0.6 s a tokenizer step, 0.7 s a generator step.
+    "tokenizer": replace(TOKENIZER_PLANS["desk"], steps=2500, batch_size=4, validate_every=500, validation_showers=100),
+    "groups": Plan(steps=1),
+    "calibrate": Plan(steps=1),
+    "generator": Plan(
+        steps=4800,
+        batch_size=4,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        schedule="cosine",
+        warmup_steps=200,
+        betas=(0.9, 0.95),
+        weight_decay=1e-2,
+        grad_clip=1.0,
+        ema="constant",
+        ema_decay=0.995,
+        validate_every=500,
+        validation_showers=100,
+    ),
+}
+
+PUBLISHED_PLANS: dict[str, Plan] = {
+    "tokenizer": TOKENIZER_PLANS["published"],
+    # arXiv:2501.05534: 106 epochs of 6,000 batches of 72. Its Lookahead around RAdam is left out here.
+    "generator": Plan(
+        steps=636_000,
+        batch_size=72,
+        optimizer="radam",
+        learning_rate=1e-3,
+        betas=(0.95, 0.999),
+        weight_decay=1e-2,
+        grad_clip=1.0,
+    ),
+}
+
+DESK_TOKENIZER = TokenizerConfig(
+    AutoencoderSizes(codes=4096, code_dim=8, width=96, heads=4, blocks=2, dropout=0.0, start="hits"),
+    scaling="fitted",
+    conditioned=True,
+)
+DESK_NETWORK = GeneratorSizes(width=128, blocks=4, heads=4, feedforward=352, groups=64, rank=32, drafts=1)
+
+PRESETS: dict[str, Preset] = {
+    "box-photons-desk": Preset(
+        "photons in the box of 30 x 30 x 30 cells, by energy; small networks, for some thousand showers on a CPU",
+        OmniJetConfig(DESK_TOKENIZER, DESK_NETWORK, calibrated=True),
+        DESK_PLANS,
+        "box-30",
+    ),
+    "published": Preset(
+        "OmniJet-alpha_C as published: 65,536 codes, its networks and plans, without a condition; fits its weights",
+        OmniJetConfig(),
+        PUBLISHED_PLANS,
+        "box-30",
+    ),
+}
+"""Sizes of section 3 of the paper; each value where paper and code agree, else as said beside it."""

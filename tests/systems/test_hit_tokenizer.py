@@ -1,6 +1,7 @@
 """Showers to tokens and back: features are exact both ways, showers keep to themselves, and a fit brings hits back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from calogen.detector.catalog import BOX_30, CALOCHALLENGE_2
 from calogen.methods.codebook import Usage
 from calogen.systems.box_cells import Box
 from calogen.systems.box_view import BoxHits, hits_of
-from calogen.systems.hit_autoencoder import AutoencoderSizes
-from calogen.systems.hit_features import HitFeatures
+from calogen.systems.hit_autoencoder import LOG_SCALE, TURN_FEATURES, AutoencoderSizes, turns
+from calogen.systems.hit_features import CELLS, HitFeatures
 from calogen.systems.hit_tokenizer import PRESETS, HitTokenizer, TokenizerConfig, Tokens
 from calogen.systems.hit_tokenizer_stage import PLANS, TokenizerStage
 from calogen.train import Plan, fit
@@ -41,6 +42,48 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[HitTokenizer, list
     fit([made], toy_box(150), toy_box(30, seed=1), run_dir=folder, progress=False)
     log = [json.loads(line) for line in next(folder.rglob("*.jsonl")).read_text().splitlines()]
     return made.tokenizer, log
+
+
+def test_turns_tell_when_a_hit_comes_in_its_shower() -> None:
+    made = turns(torch.tensor([2, 0, 1000]))
+    assert made.shape == (1002, TURN_FEATURES)
+    torch.testing.assert_close(made[:3, 0], torch.tensor([0.25, 0.75, 0.0005]))
+    torch.testing.assert_close(made[:3, 2] * LOG_SCALE, torch.tensor([1.0, 2.0, 1.0]).log())
+    torch.testing.assert_close(made[2:, 3], torch.ones(1000))
+    torch.testing.assert_close(made[:, 1], made[:, 0].square())
+
+
+def test_turns_tell_energies_of_hits_that_come_brightest_first(tmp_path: Path) -> None:
+    """With one code for all, all that comes back of a hit is what its turn tells."""
+
+    def error(told: bool) -> float:
+        sizes = replace(SIZES, codes=2, turns=told)
+        with seeded(0, "weights"):
+            tokenizer = HitTokenizer(replace(SMALL, sizes=sizes), BOX)
+        with torch.no_grad():
+            tokenizer.network.codebook.weight.zero_()
+        made = TokenizerStage(tokenizer, replace(PLAN, steps=80))
+        fit([made], toy_box(60), toy_box(20, seed=1), run_dir=tmp_path / str(told), progress=False)
+        hits = tokenizer.hits(toy_box(30, seed=2))
+        tokenizer.eval()
+        again = tokenizer.decode(tokenizer.encode_hits(hits), hits.incident).hits
+        return float(np.log(again.energy / hits.energy).std())
+
+    assert error(True) < 0.6 * error(False)
+
+
+def test_a_cell_counts_alike_in_all_directions_where_places_share_a_unit() -> None:
+    fitted_scale, cells = (HitFeatures(scaling) for scaling in ("fitted", "cells"))
+    for features in (fitted_scale, cells):
+        features.fit([hits_of(toy_box(50), "energy")])
+    assert cells.scale.scale[:3].tolist() == [CELLS] * 3
+    assert len(set(fitted_scale.scale.scale[:3].tolist())) == 3
+    assert torch.equal(cells.scale.scale[3], fitted_scale.scale.scale[3])
+    assert torch.equal(cells.scale.shift, fitted_scale.scale.shift)
+    places, energy = cells.decode(cells.encode(hits_of(toy_box(5), "energy")))
+    again = hits_of(toy_box(5), "energy")
+    np.testing.assert_allclose(places, again.places(), atol=1e-4)
+    np.testing.assert_allclose(energy, again.energy, rtol=1e-5)
 
 
 def test_published_features() -> None:

@@ -122,7 +122,7 @@ def test_codes_without_groups_stay_as_they_are() -> None:
 
 def test_published_form_says_that_it_is_asked_for_nothing(showers: Showers, tmp_path: Path) -> None:
     system = OmniJet.create(PUBLISHED, BOX, seed=1)
-    system.fit(showers, quick(system, 60, 10), run_dir=tmp_path / "run", progress=False)
+    system.fit(showers, quick(system, 150, 10), run_dir=tmp_path / "run", progress=False)
     with pytest.warns(UserWarning, match="not those asked for"):
         low = system.sample(Incident.gun(30, energy=12.0), seed=2)
     with warnings.catch_warnings():

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from toys import toy_showers
 
 from calogen import Incident, Showers
 from calogen.methods.token_slots import TooLongError
 from calogen.systems.particles import Particles
-from calogen.systems.token_generator import PUBLISHED_SIZES, GeneratorSizes, TokenGenerator, TokenStage, encoded
+from calogen.systems.token_generator import (
+    PUBLISHED_SIZES,
+    GeneratorSizes,
+    TokenGenerator,
+    TokenStage,
+    encoded,
+    spread_out,
+)
 from calogen.train import Plan, fit
 from calogen.train.streams import seeded
 
@@ -33,6 +41,9 @@ class Layers:
 
     codes: int = 30
     wrong: int = 0
+
+    def values(self) -> Tensor:
+        return torch.arange(float(self.codes))[:, None]
 
     def encode(self, showers: Showers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         rows = [np.unique(part) for part in np.split(showers.layer, showers.offsets[1:-1])]
@@ -105,6 +116,34 @@ def test_the_limit(modern: TokenGenerator) -> None:
     assert np.diff(cut.offsets).max() == 3
     assert not cut.complete.all()
     assert int(modern.longest) > 10
+
+
+def test_codes_that_are_alike_start_alike(showers: Showers) -> None:
+    def start(name: str, afresh: bool) -> tuple[Tensor, Tensor]:
+        with seeded(1, name):
+            generator = TokenGenerator(30, Particles(kinds=False), SIZES[name])
+        weight = generator.network.vocabulary.table.embedding.weight
+        before = weight.detach().clone()
+        TokenStage(generator, Layers(), PLAN, afresh=afresh).prepare(showers)
+        return before, weight.detach()
+
+    before, after = start("modern", True)
+    apart = torch.cdist(after[1:-1], after[1:-1])
+    assert apart.diagonal(1).mean() < 0.3 * apart.mean()
+    assert apart[0].argsort()[:3].tolist() == [0, 1, 2]
+    assert torch.equal(before[[0, -1]], after[[0, -1]])
+    for untouched in (start("modern", False), start("published", True)):
+        assert torch.equal(*untouched)
+
+
+def test_spread_out_numbers_are_of_size_one() -> None:
+    values = torch.randn(4000, 3, generator=torch.Generator().manual_seed(4)) * torch.tensor([1.0, 50.0, 0.01]) + 7
+    made = spread_out(values, 32)
+    assert made.shape == (4000, 32)
+    assert made.square().mean(0).sub(1).abs().max() < 0.9
+    torch.testing.assert_close(made[:, :3], (values - values.mean(0)) / values.std(0))
+    assert torch.isfinite(spread_out(torch.ones(5, 3), 8)).all()
+    assert spread_out(values, 2).shape == (4000, 2)
 
 
 def test_all_tokens_count_alike(showers: Showers) -> None:

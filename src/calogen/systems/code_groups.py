@@ -75,6 +75,10 @@ class GroupedTokenizer:
         """K."""
         return self.tokenizer.vocabulary
 
+    def values(self) -> Tensor:
+        """Where the tokens are in the codebook [K, D]."""
+        return self.tokenizer.network.codebook.codes().detach()[self.groups.code]
+
     def encode(self, showers: Showers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens [T] in [0, K) of N showers, and offsets [N + 1]."""
         self.tokenizer.eval()

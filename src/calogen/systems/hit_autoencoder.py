@@ -7,9 +7,11 @@ VQ-VAE of OmniJet-alpha_C (arXiv:2501.05534, sec. 3). A hit that is decoded depe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from calogen.methods.codebook import Codebook
@@ -18,6 +20,12 @@ from calogen.networks.normformer import NormFormer
 
 FEATURES = 4
 """Numbers of a hit: two places across, one along, and its energy."""
+
+TURN_FEATURES = 4
+"""Numbers that tell when in its shower's order a hit comes, see `turns`."""
+
+LOG_SCALE = math.log(1000)
+"""Logarithms of counts are in units of that of a usual shower's."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class AutoencoderSizes:
     patience: int = 100  # steps after which an unused code is replaced
     weight: float = 10.0  # alpha: of the codebook's loss beside the squared error
     start: Literal["normal", "hits"] = "normal"  # codes are first drawn as N(0, 1), or put where hits are
+    turns: bool = False  # both networks are told when in its shower's order a hit comes
 
 
 class Losses(NamedTuple):
@@ -44,6 +53,19 @@ class Losses(NamedTuple):
     squared_error: Tensor
     codebook: Tensor
     ids: Tensor
+
+
+def turns(counts: Tensor) -> Tensor:
+    """When each hit of showers of counts [N] comes: t, t², and ln(i + 1) and ln(n) in units of `LOG_SCALE` [P, 4].
+
+    t = (i + 1/2) / n of the i-th of n hits, from 0. Where the brightest come first this tells most of a hit's energy,
+    which its code then need not.
+    """
+    n = counts.repeat_interleave(counts).float()
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    i = (torch.arange(len(n), device=counts.device) - first).float()
+    t = (i + 0.5) / n
+    return torch.stack([t, t.square(), (i + 1).log() / LOG_SCALE, n.log() / LOG_SCALE], dim=1)
 
 
 class HitAutoencoder(nn.Module):
@@ -71,7 +93,7 @@ class HitAutoencoder(nn.Module):
     def _network(self, inputs: int, outputs: int) -> NormFormer:
         s = self.sizes
         return NormFormer(
-            inputs,
+            inputs + (TURN_FEATURES if s.turns else 0),
             outputs,
             width=s.width,
             heads=s.heads,
@@ -80,19 +102,30 @@ class HitAutoencoder(nn.Module):
             condition=self.condition,
         )
 
+    def points(self, x: Tensor, counts: Tensor, c: Tensor | None = None) -> Tensor:
+        """Hits x [P, 4] of showers of counts [N], condition [N, C] -> where among the codes they are [P, D]."""
+        at: Tensor = self.encoder(self._told(x, counts), counts, c)
+        return at
+
+    def _told(self, x: Tensor, counts: Tensor) -> Tensor:
+        return torch.cat([x, turns(counts).to(x)], dim=1) if self.sizes.turns else x
+
     def encode(self, x: Tensor, counts: Tensor, c: Tensor | None = None) -> Tensor:
         """Hits x [P, 4] of showers of counts [N], condition [N, C] -> codes [P] int64."""
-        return self.codebook.ids(self.encoder(x, counts, c))
+        return self.codebook.ids(self.points(x, counts, c))
 
     def decode(self, ids: Tensor, counts: Tensor, c: Tensor | None = None) -> Tensor:
         """Codes [P] of showers of counts [N] -> hits [P, 4]."""
-        hits: Tensor = self.decoder(self.codebook.lookup(ids), counts, c)
+        return self._hits(self.codebook.lookup(ids), counts, c)
+
+    def _hits(self, values: Tensor, counts: Tensor, c: Tensor | None) -> Tensor:
+        hits: Tensor = self.decoder(self._told(values, counts), counts, c)
         return hits
 
     def losses(self, x: Tensor, counts: Tensor, c: Tensor | None = None) -> Losses:
         """Hit by hit, how far it comes back from where it was, and how far it is from its code."""
-        quantized = self.codebook(self.encoder(x, counts, c))
-        again = self.decoder(quantized.values, counts, c)
+        quantized = self.codebook(self.points(x, counts, c))
+        again = self._hits(quantized.values, counts, c)
         return Losses((x - again).square().sum(1), quantized.loss, quantized.ids)
 
     def loss(self, x: Tensor, counts: Tensor, c: Tensor | None = None) -> Tensor:

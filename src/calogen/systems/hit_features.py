@@ -14,7 +14,13 @@ from calogen.systems.box_view import BoxHits
 from calogen.systems.logits import Moments
 from calogen.transforms import Affine, Standardize
 
-Scaling = Literal["published", "fitted"]
+Scaling = Literal["published", "fitted", "cells"]
+"""Shifts and scales of features: as published; means and standard deviations of the training hits; or these means, this
+deviation of ln E, and places all in one unit, `CELLS`, so that a cell's error counts alike in all directions."""
+
+CELLS = 2.0
+"""Cells that count as much as one standard deviation of ln E. With 3.6, 2.5 and 1.8 cells (and rates of learning of
+1, 2 and 4e-3) 11, 7 and 6 % of the hits of unseen photons came back in a taken cell (400 steps, 4,096 codes)."""
 
 MEV_PER_GEV = 1e3
 
@@ -27,11 +33,12 @@ class HitFeatures(nn.Module):
     """[i_x, i_y, layer, ln(E / MeV)] of hits, shifted and scaled.
 
     Args:
-        scaling: by the published numbers, or by means and standard deviations of the training hits.
+        scaling: see `Scaling`.
     """
 
     def __init__(self, scaling: Scaling) -> None:
         super().__init__()
+        self.scaling = scaling
         self.scale: Affine = Affine(PUBLISHED_SHIFT, PUBLISHED_SCALE) if scaling == "published" else Standardize(4)
 
     def fit(self, parts: Iterable[BoxHits]) -> None:
@@ -50,6 +57,8 @@ class HitFeatures(nn.Module):
                 f"features are scaled by the hits of training showers; there are {moments.n}, 2 are needed"
             )
         moments.store(self.scale)
+        if self.scaling == "cells":
+            self.scale.scale[:3] = CELLS
 
     def encode(self, hits: BoxHits) -> Tensor:
         """Hits -> features [P, 4]."""

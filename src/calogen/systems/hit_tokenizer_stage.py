@@ -94,9 +94,7 @@ class TokenizerStage(LearnedStage):
         found: list[Tensor] = []
         for hits in self._in_batches(showers, START_SHOWERS):
             x, counts = self.tokenizer.features.encode(hits), torch.from_numpy(hits.counts)
-            found.append(
-                self.tokenizer.network.encoder(x, counts.to(x.device), self.tokenizer.condition(hits.incident))
-            )
+            found.append(self.tokenizer.network.points(x, counts.to(x.device), self.tokenizer.condition(hits.incident)))
         self.codebook.start_at(torch.cat(found), self._generator("start"))
 
     def _generator(self, *names: int | str) -> torch.Generator:

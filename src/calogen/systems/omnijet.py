@@ -115,7 +115,7 @@ class OmniJet(System):
             tokenizer(self, plans["tokenizer"]),
             *groups,
             *calibrate,
-            TokenStage(self.generator, self.tokens, plans["generator"]),
+            TokenStage(self.generator, self.tokens, plans["generator"], afresh=not self.taken),
         ]
 
     def start_from(self, other: System, *, tune: Tune = "all", label: str = "") -> tuple[int, int]:
@@ -245,7 +245,14 @@ UNCONDITIONED = (
 
 DESK_PLANS: dict[str, Plan] = {
     # Sized for one CPU core and some thousand showers of 900 hits: 0.6 s a tokenizer step, 0.7 s a generator step.
-    "tokenizer": replace(TOKENIZER_PLANS["desk"], steps=2500, batch_size=4, validate_every=500, validation_showers=100),
+    "tokenizer": replace(
+        TOKENIZER_PLANS["desk"],
+        steps=2500,
+        batch_size=4,
+        learning_rate=4e-3,
+        validate_every=500,
+        validation_showers=100,
+    ),
     "groups": Plan(steps=1),
     "calibrate": Plan(steps=1),
     "generator": Plan(
@@ -280,8 +287,8 @@ PUBLISHED_PLANS: dict[str, Plan] = {
 }
 
 DESK_TOKENIZER = TokenizerConfig(
-    AutoencoderSizes(codes=4096, code_dim=8, width=96, heads=4, blocks=2, dropout=0.0, start="hits"),
-    scaling="fitted",
+    AutoencoderSizes(codes=8192, code_dim=8, width=64, heads=4, blocks=2, dropout=0.0, start="hits", turns=True),
+    scaling="cells",
     conditioned=True,
 )
 DESK_NETWORK = GeneratorSizes(width=128, blocks=4, heads=4, feedforward=352, groups=64, rank=32, drafts=1)

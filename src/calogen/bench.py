@@ -169,7 +169,8 @@ def bench(
 def geant4_seconds(detector: Detector, incident: Incident, showers: int, *, seed: int = 0) -> float:
     """CPU seconds of Geant4 for a shower of such particles, on one core: the mean of `showers` made here.
 
-    Electromagnetic physics where it describes all the particles, else FTFP_BERT.
+    Electromagnetic physics where it describes all the particles, else FTFP_BERT. Where the detector is cut from
+    another, it is that one's showers that are timed.
 
     Raises:
         ValueError: fewer than one shower, or a detector that Geant4 cannot simulate.
@@ -177,12 +178,13 @@ def geant4_seconds(detector: Detector, incident: Incident, showers: int, *, seed
     """
     from calogen.geant4.run import make_request, run_shards
     from calogen.geant4.setup import EM, EM_PDG
+    from calogen.geant4.stacks import CUT_FROM
 
     if showers < 1:
         raise ValueError(f"{showers} showers of Geant4: give at least 1")
     chosen = incident[np.arange(showers) % len(incident)]
     physics = EM if EM_PDG.issuperset(chosen.pdg.tolist()) else HADRONIC
-    shards = run_shards(make_request(detector, chosen, seed=seed, physics=physics))
+    shards = run_shards(make_request(CUT_FROM.get(detector.name, detector), chosen, seed=seed, physics=physics))
     return float(sum(shard.cpu_s.sum() for shard in shards)) / showers
 
 

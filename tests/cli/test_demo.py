@@ -11,7 +11,7 @@ from calogen.cli.demo import GEANT4_COST, SAMPLES
 from calogen.data.formats import open_source
 
 MAX_SAMPLE_BYTES = 6_000_000
-MIN_SHOWERS = {"caloclouds3": 500, "calohadronic": 200, "allshowers": 280, "calodream": 300}
+MIN_SHOWERS = {"caloclouds3": 500, "calohadronic": 200, "allshowers": 280, "calodream": 300, "omnijet": 100}
 
 
 @pytest.mark.parametrize("system", SAMPLES)

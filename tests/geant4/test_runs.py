@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calogen.bench import geant4_seconds
 from calogen.data.incident import Incident
 from calogen.data.showers import Showers
+from calogen.detector.catalog import BOX_30
 from calogen.geant4.run import WorkerDied, make_request, run_shards, simulate
 from calogen.geant4.shards import shard_path
 from calogen.geant4.stack import Slab, Stack
@@ -20,6 +22,7 @@ N, ENERGY_GEV, SEED, SHARD = 12, 2.0, 4, 2
 
 KILLED = f"""
 import sys
+from calogen.bench import geant4_seconds
 from calogen.data.incident import Incident
 from calogen.geant4.run import simulate
 incident = Incident.gun({N}, energy={ENERGY_GEV}, angles="barrel")
@@ -107,3 +110,7 @@ def test_shards_carry_their_cpu_time(one_worker: Showers) -> None:
     assert shard.cpu_s.shape == (3,)
     assert np.all(shard.cpu_s > 0)
     assert_same(one_worker[:3], shard.showers)
+
+
+def test_a_box_takes_the_time_of_the_detector_it_is_cut_from(geant4: Path) -> None:
+    assert 0 < geant4_seconds(BOX_30, Incident.gun(1, energy=0.5), 1) < 60

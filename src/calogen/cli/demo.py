@@ -25,6 +25,7 @@ SAMPLES = {
     "calohadronic": "samples/pions.h5",
     "allshowers": "samples/particles.h5",
     "calodream": "samples/electrons.h5",
+    "omnijet": "samples/box.h5",
 }
 """Geant4 showers of the test set that are shipped, for each shipped state."""
 GEANT4_COST = "cpu_s_per_shower"
@@ -47,9 +48,9 @@ def demo(
     """Sample, project and judge with what is shipped: no data and no Geant4 needed, at most two minutes.
 
     For the incident particles of shipped Geant4 showers (photons in the ILD ECal; pions, or all particles, in ECal and
-    HCal; electrons in the CaloChallenge's data set 2) the shipped state of a system makes others; both are projected
-    into the detector's cells (of 5 mm, in the HCal 30 mm; rings of 4.65 mm) and compared. Leaves one HTML page and the
-    numbers as JSON.
+    HCal; electrons in the CaloChallenge's data set 2; photons in a box of 30 x 30 x 30 cells) the shipped state of a
+    system makes others; both are projected into the detector's cells (of 5 mm, in the HCal 30 mm; rings of 4.65 mm) and
+    compared. Leaves one HTML page and the numbers as JSON.
     """
     from calogen.overrides import nearest
 
@@ -57,6 +58,7 @@ def demo(
         raise ValueError(f"--system {system}: no state of it is shipped; {nearest(system, SAMPLES)}")
     require_free_folder(output, overwrite)
     import calogen.systems
+    from calogen.detector.geometry import PolarCells
     from calogen.evaluate.judgement import Comparison, Judgement
     from calogen.evaluate.protocol import evaluate
     from calogen.report.events import matched
@@ -72,7 +74,7 @@ def demo(
     say("projecting into cells and judging", quiet=quiet)
     timing = _timing(system, seconds, about)
     facts: dict[str, Any] = {"state": system, "seed": seed}
-    if fitted.events == "voxels":
+    if isinstance(truth.detector.layers[0].cells, PolarCells):
         model = Comparison(system, len(generated), _voxel_findings(generated, truth, seed), provenance=facts)
     else:
         model = Comparison(system, len(generated), evaluation=evaluate(generated, truth, seed=seed), provenance=facts)

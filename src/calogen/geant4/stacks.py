@@ -23,8 +23,8 @@ STACKS: dict[str, Callable[[], Stack]] = {
     "calochallenge-3": lambda: calochallenge("calochallenge-3"),
 }
 
-INSTEAD = {BOX_30.name: "; simulate ild-ecal and convert with --voxels box-30"}
-"""How to come to showers of a detector without a stack."""
+CUT_FROM = {BOX_30.name: "ild-ecal"}
+"""Detectors that are some of the cells of another, which has a stack."""
 
 DEFAULT_CELL_MM = 5.0
 """Readout pitch of a user's stack that gives none."""
@@ -44,9 +44,9 @@ def stack_named(name: str | os.PathLike[str]) -> Stack:
         return stack_from_toml(text)
     can = f"Geant4 can simulate {', '.join(STACKS)}, or a .toml file with [[slab]] tables"
     if text in CATALOG:
-        raise ValueError(
-            f"detector {text!r} is known by its cells only, not by its materials: {can}{INSTEAD.get(text, '')}"
-        )
+        whole = CUT_FROM.get(text)
+        instead = f"; simulate {whole} and convert with --voxels {text}" if whole else ""
+        raise ValueError(f"detector {text!r} is known by its cells only, not by its materials: {can}{instead}")
     raise ValueError(f"no detector named {text!r}; {nearest(text, STACKS)}; {can}")
 
 

@@ -1,6 +1,19 @@
-"""How well a tokenizer resolves hits with codebooks of several sizes: figure 1 of OmniJet-alpha_C (arXiv:2501.05534)."""
+"""How well a tokenizer resolves hits, by the size of its codebook: figure 1 of OmniJet-alpha_C (arXiv:2501.05534)."""
 
-from calogen.codebook_study.request import SIZES, Request
-from calogen.codebook_study.study import FILES, Given, Sample, clear, require_place, study
+from calogen.codebook_study.folder import FILES, Sample, clear, require_place
+from calogen.codebook_study.request import SIZES, Request, code_of, require_sizes, require_tokenizer_keys
+from calogen.codebook_study.study import Given, study
 
-__all__ = ["FILES", "SIZES", "Given", "Request", "Sample", "clear", "require_place", "study"]
+__all__ = [
+    "FILES",
+    "SIZES",
+    "Given",
+    "Request",
+    "Sample",
+    "clear",
+    "code_of",
+    "require_place",
+    "require_sizes",
+    "require_tokenizer_keys",
+    "study",
+]

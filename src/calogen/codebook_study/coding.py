@@ -20,7 +20,9 @@ Advance = Callable[[int], object]
 
 
 @torch.inference_mode()
-def coded(tokenizer: HitTokenizer, showers: Showers, *, batch_size: int = 32, advance: Advance | None = None) -> CodedHits:
+def coded(
+    tokenizer: HitTokenizer, showers: Showers, *, batch_size: int = 32, advance: Advance | None = None
+) -> CodedHits:
     """Hits of showers, what they are decoded to, and their codes.
 
     Raises:

@@ -41,7 +41,9 @@ class Request:
     def __post_init__(self) -> None:
         require_sizes(self.sizes)
         if self.showers < LEAST_SHOWERS:
-            raise ValueError(f"{self.showers} showers: give at least {LEAST_SHOWERS}, for errors from drawing them again")
+            raise ValueError(
+                f"{self.showers} showers: give at least {LEAST_SHOWERS}, for errors from drawing them again"
+            )
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: give a number of at least 1")
         if self.seed < 0:

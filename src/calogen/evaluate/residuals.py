@@ -89,7 +89,9 @@ class Redrawn:
         """
         d = np.asarray(residual, dtype=np.float64)
         if d.ndim != 1 or d.shape != shower.shape or not d.size:
-            raise ValueError(f"residuals {d.shape} of hits of showers {shower.shape}: give one for each hit, at least 1")
+            raise ValueError(
+                f"residuals {d.shape} of hits of showers {shower.shape}: give one for each hit, at least 1"
+            )
         if not np.isfinite(d).all():
             raise ValueError(f"residual of hit {int(np.flatnonzero(~np.isfinite(d))[0])} is not finite")
         middle = float(d.mean())  # sums about it: the variance is then no small difference of large numbers

@@ -101,5 +101,3 @@ def _identity(request: Request, sample: Sample, truth: Showers) -> dict[str, Any
 
 def _identified(showers: Showers | None) -> dict[str, Any]:
     return {"number": 0 if showers is None else len(showers), "hash": fingerprint(showers)}
-
-

@@ -121,6 +121,8 @@ def require(request: Request, sample: Sample, truth: Showers, given: Sequence[Gi
         if request.sizes:
             raise ValueError("no showers to learn from: codebooks of these sizes cannot be trained")
     else:
+        if not len(sample.train):
+            raise ValueError("there are no training showers: give a file that has some")
         if sample.train.detector != truth.detector:
             raise ValueError(
                 f"the truth is of detector {truth.detector.name!r}, the training showers are of "

@@ -7,6 +7,7 @@ import json
 import os
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -34,8 +35,29 @@ LEAST_BINS = 40
 DARKEST, LIGHTEST = 0.0, 0.92
 """Ends of viridis that sizes take: the last of its yellow does not show on white."""
 GIVEN_COLOURS = ("#c22f2f", "#d2691e", "#b0447e", "#5b6778")
+GIVEN_MARKER = "*"
 TARGET_COLOUR = "#c22f2f"
-WIDTHS = (("sigma", "standard deviation", "#12356f", "o", "-"), ("half_width", "68 % half width", "#0e8f8a", "s", "--"))
+
+
+class Look(NamedTuple):
+    """How points are drawn, and what they are called."""
+
+    colour: str
+    marker: str
+    line: str
+    words: str
+
+
+WIDTHS = {
+    "sigma": Look("#12356f", "o", "-", "standard deviation"),
+    "half_width": Look("#0e8f8a", "s", "--", "68 % half width"),
+}
+SETTLED = Look("#7d8590", "^", ":", "standard deviation, in cells")
+USED = Look("#12356f", "o", "-", "used by the truth")
+USED_TRAINING = Look("#0e8f8a", "s", "--", "used by as many training showers")
+PERPLEXITY = Look("#d2691e", "^", "-", "perplexity / codes")
+MOVED = Look("#12356f", "o", "-", "moved: their cell was taken")
+OUTSIDE = Look("#d2691e", "s", "--", "decoded outside of the box")
 
 
 def columns() -> tuple[str, ...]:
@@ -159,12 +181,10 @@ def width_figure(study: CodebookStudy) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 7), layout="constrained")
         for axes, (key, quantity) in zip(figure.subplots(2, 2).flat, QUANTITIES.items(), strict=True):
-            for kind, words, colour, marker, line in WIDTHS:
-                points = [(s.codes, getattr(s.before[key], kind)) for s in study.trained]
-                _points(axes, points, colour=colour, marker=marker, line=line, words=words)
+            for kind, look in WIDTHS.items():
+                _points(axes, [(s.codes, getattr(s.before[key], kind)) for s in study.trained], look)
             if key in PLACES:
-                after = [(s.codes, s.after[key].sigma) for s in study.trained]
-                _points(axes, after, colour="#7d8590", marker="^", line=":", words="standard deviation, in cells")
+                _points(axes, [(s.codes, s.after[key].sigma) for s in study.trained], SETTLED)
             _given(axes, study, {s.name: s.before[key].sigma for s in study.given})
             if key in study.targets:
                 target = study.targets[key]
@@ -181,21 +201,14 @@ def usage_figure(study: CodebookStudy) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         use, lost = figure.subplots(1, 2)
-        training = [(s.codes, s.used_training) for s in study.trained]
-        if all(value is not None for _, value in training):
-            pairs = [(codes, Number(value or 0.0, 0.0)) for codes, value in training]
-            _points(use, pairs, colour="#0e8f8a", marker="s", line="--", words="used by as many training showers")
-        _points(
-            *(use, [(s.codes, s.used) for s in study.trained]),
-            **{"colour": "#12356f", "marker": "o", "line": "-", "words": "used by the truth"},
-        )
-        perplexity = [(s.codes, Number(*(v / s.codes for v in s.perplexity))) for s in study.trained]
-        _points(use, perplexity, colour="#d2691e", marker="^", line="-", words="perplexity / codes")
+        training = [(s.codes, Number(s.used_training, 0.0)) for s in study.trained if s.used_training is not None]
+        _points(use, training, USED_TRAINING)
+        _points(use, [(s.codes, s.used) for s in study.trained], USED)
+        _points(use, [(s.codes, Number(*(v / s.codes for v in s.perplexity))) for s in study.trained], PERPLEXITY)
         _given(use, study, {s.name: s.used for s in study.given})
         use.set(ylabel="share of codes", ylim=(0, 1.05))
-        moved, outside = ([(s.codes, getattr(s, part)) for s in study.trained] for part in ("moved", "outside"))
-        _points(lost, moved, colour="#12356f", marker="o", line="-", words="moved: their cell was taken")
-        _points(lost, outside, colour="#d2691e", marker="s", line="--", words="decoded outside of the box")
+        _points(lost, [(s.codes, s.moved) for s in study.trained], MOVED)
+        _points(lost, [(s.codes, s.outside) for s in study.trained], OUTSIDE)
         _given(lost, study, {s.name: s.moved for s in study.given})
         lost.set(ylabel="share of hits", ylim=(0, None))
         for axes in (use, lost):
@@ -204,9 +217,7 @@ def usage_figure(study: CodebookStudy) -> Figure:
     return figure
 
 
-def _points(
-    axes: Axes, points: list[tuple[int, Number]], *, colour: str, marker: str, line: str, words: str
-) -> None:
+def _points(axes: Axes, points: list[tuple[int, Number]], look: Look) -> None:
     """Numbers with errors against the number of codes."""
     if not points:
         return
@@ -214,8 +225,11 @@ def _points(
         [codes for codes, _ in points],
         [n.value for _, n in points],
         [n.error if np.isfinite(n.error) else 0.0 for _, n in points],
-        **{"color": colour, "marker": marker, "linestyle": line, "label": words},
-        markersize=4.5,
+        color=look.colour,
+        marker=look.marker,
+        linestyle=look.line,
+        label=look.words,
+        markersize=9 if look.marker == GIVEN_MARKER else 4.5,
         linewidth=1.2,
         capsize=2,
     )
@@ -224,10 +238,8 @@ def _points(
 def _given(axes: Axes, study: CodebookStudy, numbers: dict[str, Number]) -> None:
     colour = colours(study)
     for score in study.given:
-        _points(
-            *(axes, [(score.codes, numbers[score.name])]),
-            **{"colour": colour[score.name], "marker": "*", "line": "", "words": label(score)},
-        )
+        look = Look(colour[score.name], GIVEN_MARKER, "", label(score))
+        _points(axes, [(score.codes, numbers[score.name])], look)
 
 
 def _sizes(axes: Axes, study: CodebookStudy) -> None:

@@ -53,14 +53,14 @@ def codebooks(
         Parameter(metavar="FILE", negative="", help="Showers to learn from (GeV, mm); may be repeated."),
     ] = None,
     sizes: Annotated[
-        tuple[int, ...] | None,
+        tuple[str, ...],
         Parameter(
             metavar="N",
             negative="",
             consume_multiple=True,
             help="Codes of each tokenizer; default: 512 to 65536, doubling, or none where states are given.",
         ),
-    ] = None,
+    ] = (),
     states: Annotated[
         tuple[str, ...],
         Parameter(
@@ -102,34 +102,32 @@ def codebooks(
 
     Example: calogen codebooks omnijet --data train.h5 --truth truth.h5 --sizes 512 4096 32768 -o codebooks/
     """
-    from calogen.codebook_study import FILES, SIZES, clear, require_place, require_sizes, study
+    from calogen.codebook_study import FILES, SIZES, require_place, study
     from calogen.report.codebooks import FILES as PAGES
     from calogen.report.codebooks import write_codebooks
 
     if not 0 <= validation < 1:
         raise ValueError(f"--validation {validation}: give a share of at least 0 and below 1")
-    wanted = sizes if sizes is not None else (() if states else SIZES)
-    require_sizes(wanted)
+    wanted = _sizes(sizes) or (() if states else SIZES)
+    request = _request(system, preset, differences(config, set_), steps, wanted, seed)
+    request = replace(request, showers=number, batch_size=batch_size, targets=_targets(target))
     if wanted and not data:
         raise ValueError("--sizes without --data: give showers to learn from, or states alone")
     require_free_folder(output, overwrite or (output / FILES[0]).is_file())
     require_place(output, PAGES)
     _require_other_files(data or [], truth)
-    request = _request(system, preset, differences(config, set_), steps, wanted, seed)
-    request = replace(request, showers=number, batch_size=batch_size, targets=_targets(target))
     for detector in by_detector(data or []):
         require_fit_for(system, preset, detector, any_detector=False)
     use_threads(threads)
     given = _given(states, system, device)
     sample = _sample(request, data or [], truth, validation)
-    if overwrite:
-        clear(output)
     with blamed_on_output(output):
         made = study(
             *(request, sample, given),
             folder=output,
             truth_name=truth.name,
             device=device,
+            overwrite=overwrite,
             quiet=quiet,
             say=lambda text: say(text, quiet=quiet),
         )
@@ -159,6 +157,14 @@ def _request(
     more: dict[str, object] = {} if steps is None else {f"{STAGE}.steps": steps, f"{STAGE}.epochs": None}
     resolved = resolve(system, preset, {**more, **changes}, seed, None)
     return Request(system, code_of(system, resolved[CONFIG]), resolved[STAGE], sizes, seed=seed)
+
+
+def _sizes(texts: Sequence[str]) -> tuple[int, ...]:
+    """Whole numbers; the parser of options would round others."""
+    for text in texts:
+        if not text.isdecimal():
+            raise ValueError(f"--sizes {text}: give whole numbers of codes, at least 2, for example 512 4096")
+    return tuple(map(int, texts))
 
 
 def _targets(texts: Sequence[str]) -> dict[str, float]:

@@ -61,14 +61,18 @@ def clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def open_folder(folder: Path, request: Request, sample: Sample, truth: Showers) -> None:
+def open_folder(folder: Path, request: Request, sample: Sample, truth: Showers, overwrite: bool = False) -> None:
     """Begin a study, or go on with the same: sizes, states and targets may be others.
+
+    With `overwrite` what is kept there is deleted.
 
     Raises:
         ValueError: the folder holds another study that has got anywhere; says how it differs.
     """
     now = json.loads(json.dumps(_identity(request, sample, truth)))
     file = folder / IDENTITY
+    if overwrite:
+        clear(folder)
     if file.is_file():
         then = json.loads(file.read_text(encoding="utf-8"))
         if then == now:

@@ -46,6 +46,7 @@ def study(
     folder: Path,
     truth_name: str = "truth",
     device: str | torch.device = "cpu",
+    overwrite: bool = False,
     quiet: bool = True,
     say: Callable[[str], object] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -59,6 +60,7 @@ def study(
         folder: of the study.
         truth_name: of the truth's file.
         device: to compute on.
+        overwrite: delete what another study has kept there.
         quiet: no progress bars.
         say: told in a line what comes next.
         checkpoint_seconds: how often a fit stores where it is.
@@ -68,7 +70,7 @@ def study(
     """
     truth = _chosen(sample.truth, request.showers, request.seed)
     require(request, sample, truth, given)
-    open_folder(folder, request, sample, truth)
+    open_folder(folder, request, sample, truth, overwrite)
     tell = say or (lambda _: None)
     scores = []
     for size in sorted(request.sizes):

@@ -40,8 +40,8 @@ class CodedHits:
     """P hits of N showers, their codes, and what these say; the floats of `decoded` are not rounded to cells.
 
     `place` and `decoded` [P, 3] are i_x, i_y, layer, and `settled` [P, 3] where hits are after they were rounded
-    to cells and moved apart. Energies [P] in GeV. `moved` and `outside` [N] are hits that another one had the cell of, and
-    hits decoded outside of the box. `loss` and `squared_error` [P] are the training's, without dropout.
+    to cells and moved apart. Energies [P] in GeV. `moved` and `outside` [N] are hits whose cell another had, and hits
+    decoded outside of the box. `loss` and `squared_error` [P] are the training's, without dropout.
     """
 
     shower: Integers

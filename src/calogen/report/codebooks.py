@@ -36,6 +36,8 @@ DARKEST, LIGHTEST = 0.0, 0.92
 """Ends of viridis that sizes take: the last of its yellow does not show on white."""
 GIVEN_COLOURS = ("#c22f2f", "#d2691e", "#b0447e", "#5b6778")
 GIVEN_MARKER = "*"
+HEADROOM = 0.12
+"""Of what is drawn, above it."""
 TARGET_COLOUR = "#c22f2f"
 
 
@@ -52,7 +54,7 @@ WIDTHS = {
     "sigma": Look("#12356f", "o", "-", "standard deviation"),
     "half_width": Look("#0e8f8a", "s", "--", "68 % half width"),
 }
-SETTLED = Look("#7d8590", "^", ":", "standard deviation, in cells")
+SETTLED = Look("#7d8590", "^", ":", "standard deviation, in cells and apart")
 USED = Look("#12356f", "o", "-", "used by the truth")
 USED_TRAINING = Look("#0e8f8a", "s", "--", "used by as many training showers")
 PERPLEXITY = Look("#d2691e", "^", "-", "perplexity / codes")
@@ -63,19 +65,8 @@ OUTSIDE = Look("#d2691e", "s", "--", "decoded outside of the box")
 def columns() -> tuple[str, ...]:
     """Heads of the table of resolutions."""
     return (
-        "codes",
-        "σ x, cells",
-        "σ y, cells",
-        "σ z, layers",
-        "σ ln E",
-        "σ x, mm",
-        "σ x in cells*",
-        "σ z in cells*",
-        "moved, %",
-        "outside, %",
-        "used, %",
-        "perplexity",
-        "loss",
+        *("codes", "σ x, cells", "σ y, cells", "σ z, layers", "σ ln E"),
+        *("σ x, mm", "σ x*, cells", "σ z*, layers", "moved, %", "outside, %"),
     )
 
 
@@ -85,9 +76,7 @@ def row(score: CodebookScore) -> tuple[str, ...]:
         label(score),
         *(_written(score.before[key].sigma) for key in (*QUANTITIES, "x_mm")),
         *(_written(score.after[key].sigma) for key in ("x", "layer")),
-        *(_written(n, 100) for n in (score.moved, score.outside, score.used)),
-        _written(score.perplexity),
-        _written(score.loss),
+        *(_written(n, 100) for n in (score.moved, score.outside)),
     )
 
 
@@ -111,22 +100,28 @@ def more_row(score: CodebookScore) -> tuple[str, ...]:
     return (label(score), *(_written(getattr(score.before[key], kind)) for kind in kinds for key in QUANTITIES))
 
 
-def fit_columns() -> tuple[str, ...]:
-    """Heads of the table of trainings."""
-    return ("codes", "parameters", "steps", "training loss", "best validation", "used by training, %", "minutes")
+def use_columns() -> tuple[str, ...]:
+    """Heads of the table of codes and trainings."""
+    return (
+        *("codes", "used, %", "by training, %", "perplexity", "loss on the truth"),
+        *("training", "best validation", "parameters", "steps", "minutes"),
+    )
 
 
-def fit_row(score: CodebookScore) -> tuple[str, ...]:
-    """How a tokenizer was trained."""
+def use_row(score: CodebookScore) -> tuple[str, ...]:
+    """A tokenizer's codes, and how it was trained."""
     fit = score.training or {}
-
-    def number(key: str, digits: int = 4) -> str:
-        return "" if fit.get(key) is None else significant(float(fit[key]), digits)
-
-    used = "" if score.used_training is None else significant(100 * score.used_training)
-    parameters, steps = (f"{fit[key]:,}" if key in fit else "" for key in ("parameters", "steps"))
-    minutes = significant(fit["seconds"] / 60) if "seconds" in fit else ""
-    return (label(score), parameters, steps, number("train_loss"), number("best_loss"), used, minutes)
+    losses = ("" if fit.get(key) is None else significant(fit[key], 4) for key in ("train_loss", "best_loss"))
+    return (
+        label(score),
+        _written(score.used, 100),
+        "" if score.used_training is None else significant(100 * score.used_training),
+        _written(score.perplexity),
+        _written(score.loss),
+        *losses,
+        *(f"{fit[key]:,}" if key in fit else "" for key in ("parameters", "steps")),
+        significant(fit["seconds"] / 60) if "seconds" in fit else "",
+    )
 
 
 def colours(study: CodebookStudy) -> dict[str, str]:
@@ -190,6 +185,7 @@ def width_figure(study: CodebookStudy) -> Figure:
                 target = study.targets[key]
                 axes.axhline(target, color=TARGET_COLOUR, linewidth=1, linestyle="-.", label=f"target {target:g}")
             unit = f" [{quantity.unit}]" if quantity.unit else ""
+            axes.margins(y=HEADROOM)
             axes.set(ylabel=f"{quantity.title} decoded − true{unit}", ylim=(0, None))
             _sizes(axes, study)
             axes.legend()
@@ -210,6 +206,7 @@ def usage_figure(study: CodebookStudy) -> Figure:
         _points(lost, [(s.codes, s.moved) for s in study.trained], MOVED)
         _points(lost, [(s.codes, s.outside) for s in study.trained], OUTSIDE)
         _given(lost, study, {s.name: s.moved for s in study.given})
+        lost.margins(y=HEADROOM)
         lost.set(ylabel="share of hits", ylim=(0, None))
         for axes in (use, lost):
             _sizes(axes, study)
@@ -273,7 +270,7 @@ def write_codebooks(study: CodebookStudy, out_dir: str | os.PathLike[str]) -> Pa
             tables=[
                 ("Resolution", columns(), [row(s) for s in ordered]),
                 ("Other widths", more_columns(), [more_row(s) for s in ordered]),
-                ("Trainings", fit_columns(), [fit_row(s) for s in ordered]),
+                ("Codes and trainings", use_columns(), [use_row(s) for s in ordered]),
             ],
             targets=[(QUANTITIES[key], value) for key, value in study.targets.items()],
             provenance=flat(study.provenance),

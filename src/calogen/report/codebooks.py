@@ -89,15 +89,27 @@ def _written(n: Number, factor: float = 1.0) -> str:
     return with_error(n.value * factor, n.error * factor)
 
 
-def more_columns() -> tuple[str, ...]:
-    """Heads of the table of the other widths."""
-    return ("codes", *(f"{kind} {q.title}" for kind in ("rms", "68 %", "mean") for q in QUANTITIES.values()))
+def width_columns() -> tuple[str, ...]:
+    """Heads of the table of other widths."""
+    return ("codes", *(f"{kind} {q.title}" for kind in ("rms", "68 %") for q in QUANTITIES.values()))
 
 
-def more_row(score: CodebookScore) -> tuple[str, ...]:
+def width_row(score: CodebookScore) -> tuple[str, ...]:
     """A tokenizer's other widths."""
-    kinds = ("rms", "half_width", "bias")
+    kinds = ("rms", "half_width")
     return (label(score), *(_written(getattr(score.before[key], kind)) for kind in kinds for key in QUANTITIES))
+
+
+def mean_columns() -> tuple[str, ...]:
+    """Heads of the table of means, and of what is left of the relative energy."""
+    return ("codes", *(f"mean {q.title}" for q in QUANTITIES.values()), "mean E'/E − 1", "σ E'/E", "σ y, mm")
+
+
+def mean_row(score: CodebookScore) -> tuple[str, ...]:
+    """A tokenizer's means."""
+    relative = score.before["relative_energy"]
+    means = (*(score.before[key].bias for key in QUANTITIES), relative.bias, relative.sigma)
+    return (label(score), *map(_written, means), _written(score.before["y_mm"].sigma))
 
 
 def use_columns() -> tuple[str, ...]:
@@ -269,7 +281,8 @@ def write_codebooks(study: CodebookStudy, out_dir: str | os.PathLike[str]) -> Pa
             hits=ordered[0].hits,
             tables=[
                 ("Resolution", columns(), [row(s) for s in ordered]),
-                ("Other widths", more_columns(), [more_row(s) for s in ordered]),
+                ("Other widths", width_columns(), [width_row(s) for s in ordered]),
+                ("Means", mean_columns(), [mean_row(s) for s in ordered]),
                 ("Codes and trainings", use_columns(), [use_row(s) for s in ordered]),
             ],
             targets=[(QUANTITIES[key], value) for key, value in study.targets.items()],

@@ -146,22 +146,16 @@ def require(request: Request, sample: Sample, truth: Showers, given: Sequence[Gi
 
 
 def seen_before(train: Showers, truth: Showers) -> int:
-    """How many showers of the truth are among the training showers: the same particle, points and energy."""
-
-    def marks(showers: Showers) -> set[tuple[float, int, float]]:
-        incident, total = showers.incident.energy.tolist(), _energies(showers).tolist()
-        return {
-            (energy, n, deposit)
-            for energy, n, deposit in zip(incident, showers.counts.tolist(), total, strict=True)
-            if n > 0
-        }
-
-    return len(marks(train) & marks(truth))
+    """How many showers of the truth are among the training showers: the same particle, points and energies."""
+    return len(_marks(train) & _marks(truth))
 
 
-def _energies(showers: Showers) -> Any:
-    """Energy of each shower, summed in one order: exactly the same for the same points."""
-    return np.bincount(showers.shower_index, weights=showers.energy, minlength=len(showers))
+def _marks(showers: Showers) -> set[tuple[float, ...]]:
+    """What tells showers that have points apart. Sums are taken in the order of points: the same for the same ones."""
+    n = len(showers)
+    sums = [np.bincount(showers.shower_index, weights=w, minlength=n) for w in (showers.energy, showers.x, showers.y)]
+    rows = np.column_stack([showers.incident.energy, showers.counts, *sums])
+    return set(map(tuple, rows[showers.counts > 0].tolist()))
 
 
 def tokenizer_of(given: Given) -> HitTokenizer:

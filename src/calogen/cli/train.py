@@ -98,12 +98,12 @@ def train(
     from calogen.systems import SYSTEMS
 
     _require_joinable(system, [detector for detector, _ in groups[1:]])
-    _require_fit_for(system, preset, groups[0][0], any_detector=start is not None)
+    require_fit_for(system, preset, groups[0][0], any_detector=start is not None)
     if max_minutes is not None:
         resolved = resolve(system, preset, differences(config, set_), seed, max_minutes / len(groups), start)
     configuration = resolved.pop(CONFIG)
     fresh, *joined = [SYSTEMS[system].create(configuration, detector, seed=seed) for detector, _ in groups]
-    (showers, held_out), *others = [_read_one(files, validation) for _, files in groups]
+    (showers, held_out), *others = [read_parts(files, validation) for _, files in groups]
     for own in (showers, *(own for own, _ in others)):
         _require_enough(own)
     use_threads(threads)
@@ -240,7 +240,7 @@ def _shared(plans: Mapping[str, Plan], minutes: float) -> dict[str, object]:
     return {f"{name}.max_minutes": minutes * n / sum(steps.values()) for name, n in steps.items()}
 
 
-def _require_fit_for(system: str, preset: str | None, detector: Detector, *, any_detector: bool) -> None:
+def require_fit_for(system: str, preset: str | None, detector: Detector, *, any_detector: bool) -> None:
     """Refuse, before anything is read, showers of another detector than the preset's."""
     from calogen.detector.catalog import CATALOG
 
@@ -309,7 +309,12 @@ def read_data(files: list[Path]) -> Showers:
     return _joined([_streamed(file, None) for file in files])
 
 
-def _read_one(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
+def read_parts(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
+    """Showers to learn from, and those held out: their share, or themselves where all files mark them.
+
+    Raises:
+        ValueError: files of several detectors.
+    """
     from calogen.data.formats import open_source
 
     marked = True

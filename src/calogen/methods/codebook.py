@@ -1,8 +1,9 @@
 """A codebook: points are replaced by the nearest of K learned codes, and gradients pass as if they were not.
 
 The vector quantiser of OmniJet-alpha (van den Oord et al., arXiv:1711.00937; affine map, synchronised gradient and
-replacement of Huh et al., arXiv:2305.08842). Own code, since vector-quantize-pytorch has neither this affine map nor a
-replacement by age, works on padded batches, and holds the distances of all points to all codes.
+replacement of Huh et al., arXiv:2305.08842). Own code: published weights have an affine map that is learned, and
+vector-quantize-pytorch makes its own of the statistics of batches; it holds the distances of all points to all codes
+beside a one-hot matrix as large, where 65,536 codes need blocks; and it replaces codes by a running mean of their use.
 """
 
 from __future__ import annotations

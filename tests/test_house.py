@@ -29,6 +29,7 @@ FLOORS = {
     "scale": 6,
     "bench": 6,
     "solver_study": 6,
+    "scaling_study": 6,
     "cli": 7,
     "__main__": 8,
 }

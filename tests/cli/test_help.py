@@ -15,6 +15,7 @@ UNITS = {
     "calibrate": ("GeV", "mm"),
     "evaluate": ("GeV",),
     "solvers": ("GeV", "minutes"),
+    "scaling": ("GeV", "nats"),
     "reconstruct": (),
     "bench": ("GeV", "milliseconds"),
     "convert": ("GeV", "mm", "ns"),

@@ -29,6 +29,7 @@ COMMANDS = {
     "calibrate": Command("calibrate:calibrate", "fit the factors of a trained system again"),
     "evaluate": Command("evaluate:evaluate", "judge showers against Geant4, on one page"),
     "solvers": Command("solvers:solvers", "compare the solvers of a state's flows"),
+    "scaling": Command("scaling:scaling", "fit how a generator's loss falls with its size and data"),
     "bench": Command("bench:bench", "measure time and memory per shower"),
     "convert": Command("files:convert", "turn one format of shower files into another"),
     "convert-weights": Command("weights:convert_weights", "turn the authors' published weights into ours"),

@@ -103,7 +103,7 @@ def train(
         resolved = resolve(system, preset, differences(config, set_), seed, max_minutes / len(groups), start)
     configuration = resolved.pop(CONFIG)
     fresh, *joined = [SYSTEMS[system].create(configuration, detector, seed=seed) for detector, _ in groups]
-    (showers, held_out), *others = [_read_one(files, validation) for _, files in groups]
+    (showers, held_out), *others = [read_parts(files, validation) for _, files in groups]
     for own in (showers, *(own for own, _ in others)):
         _require_enough(own)
     use_threads(threads)
@@ -309,7 +309,8 @@ def read_data(files: list[Path]) -> Showers:
     return _joined([_streamed(file, None) for file in files])
 
 
-def _read_one(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
+def read_parts(files: list[Path], validation: float) -> tuple[Showers, float | Showers]:
+    """Showers to learn from, and those the files mark for validation; where they mark none, the share given."""
     from calogen.data.formats import open_source
 
     marked = True

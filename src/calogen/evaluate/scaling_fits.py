@@ -39,7 +39,7 @@ START_E, START_EXPONENT = (0.2, 0.7, 0.95), (0.15, 0.6)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A parameter, its error, and whether the runs fix it at all; without that the value is only where the fit ended."""
+    """A parameter, its error, and whether the runs fix it; if not the value is only where the fit ended."""
 
     value: float
     error: float
@@ -96,14 +96,18 @@ def fit_parameters_and_data(parameters: Sequence[float], tokens: Sequence[float]
     """
     n, d, losses = (_checked(name, v) for name, v in (("parameters", parameters), ("tokens", tokens), ("loss", loss)))
     if not len(n) == len(d) == len(losses):
-        raise ValueError(f"{len(n)} parameters, {len(d)} tokens and {len(losses)} losses: give one of each for every run")
+        raise ValueError(
+            f"{len(n)} parameters, {len(d)} tokens and {len(losses)} losses: give one of each for every run"
+        )
     levels = {"N": len(np.unique(n)), "D": len(np.unique(d))}
     used = [name for name, number in levels.items() if number >= LEVELS]
     values = {"N": n, "D": d}
     if not used:
         return ScalingFit(
-            _formula(["N", "D"]), len(losses), problem=f"{levels['N']} sizes and {levels['D']} amounts of data: a power law "
-            f"beside a constant needs at least {LEVELS} of one of them"
+            _formula(["N", "D"]),
+            len(losses),
+            problem=f"{levels['N']} sizes and {levels['D']} amounts of data: a power law "
+            f"beside a constant needs at least {LEVELS} of one of them",
         )
     here = np.ones(len(losses), dtype=bool)
     for name in values.keys() - set(used):
@@ -112,8 +116,9 @@ def fit_parameters_and_data(parameters: Sequence[float], tokens: Sequence[float]
     unknowns = 1 + 2 * len(used)
     if here.sum() <= unknowns or any(len(np.unique(values[name][here])) < LEVELS for name in used):
         return ScalingFit(
-            formula, int(here.sum()), problem=f"{here.sum()} runs do not fix {unknowns} parameters: "
-            f"give at least {unknowns + 1}"
+            formula,
+            int(here.sum()),
+            problem=f"{here.sum()} runs do not fix {unknowns} parameters: give at least {unknowns + 1}",
         )
     logs = np.log([values[name][here] for name in used])
     centre = logs.mean(1)
@@ -136,9 +141,7 @@ def _fitted(formula: str, law: _Law, log_loss: Floats, used: Sequence[str], cent
     m, k = len(log_loss), len(best)
     widened = (residuals - residuals.mean()) * math.sqrt(m / (m - k))
     rng = np.random.default_rng(0)
-    replicas = np.array(
-        [_solve(law, np.log(law(best)) + rng.choice(widened, m), [best], 100) for _ in range(REPLICAS)]
-    )
+    replicas = np.array([_solve(law, np.log(law(best)) + rng.choice(widened, m), [best], 100) for _ in range(REPLICAS)])
     bounds = _bounds(log_loss, k)
     estimates = {"E": _estimate(np.exp(best[0]), np.exp(replicas[:, 0]), _stuck(replicas[:, 0], bounds[:, 0]))}
     for i, name in enumerate(used):
@@ -192,8 +195,10 @@ def fit_compute(curves: Sequence[TrainingCurve]) -> ScalingFit:
     c, nats = envelope(curves)
     if len(c) < MIN_ENVELOPE:
         return ScalingFit(
-            formula, len(curves), problem=f"the lower envelope of the curves has {len(c)} points, {MIN_ENVELOPE} are "
-            "needed: give more steps, or sizes that are further apart"
+            formula,
+            len(curves),
+            problem=f"the lower envelope of the curves has {len(c)} points, {MIN_ENVELOPE} are "
+            "needed: give more steps, or sizes that are further apart",
         )
     centre = float(np.log(c).mean())
     best = _envelope_fit(c, nats, centre)
@@ -204,9 +209,7 @@ def fit_compute(curves: Sequence[TrainingCurve]) -> ScalingFit:
         return ScalingFit(formula, len(curves), problem="the envelope is of one or two runs alone: give more sizes")
     widen = math.sqrt(m - 1)  # of the jackknife: (m - 1) / m · the sum of squares
     bounds = _bounds(np.log(nats), len(best))
-    estimates = {
-        "E": _estimate(np.exp(best[0]), np.exp(replicas[:, 0]), _stuck(replicas[:, 0], bounds[:, 0]), widen)
-    }
+    estimates = {"E": _estimate(np.exp(best[0]), np.exp(replicas[:, 0]), _stuck(replicas[:, 0], bounds[:, 0]), widen)}
     stuck = _stuck(replicas[:, 2], bounds[:, 2]) or _stuck(replicas[:, 1], bounds[:, 1])
     estimates["gamma"] = _estimate(best[2], replicas[:, 2], stuck, widen)
     estimates["C0"] = _in_logs(

@@ -164,8 +164,9 @@ class DistanceJudge:
 
     Args:
         truth: Geant4's showers.
-        others: further ones of such particles, for the floor; halves of the truth where they are of another spectrum.
-        paired: whether showers are drawn for the very particles of the truth.
+        others: further ones, for the floor.
+        paired: whether showers are drawn for the very particles of the truth. The floor is then that of the truth's
+            halves, which are of particles as equal; else of the truth against others, if these have its spectrum.
         seed: of directions and resampling.
     """
 
@@ -173,7 +174,7 @@ class DistanceJudge:
         self.order = np.argsort(truth.incident.energy, kind="stable")
         self.paired, self.seed = paired, seed
         self.truth = self._features(truth)
-        serves = len(others) >= len(truth) and same_spectrum(others.incident, truth.incident)
+        serves = not paired and len(others) >= len(truth) and same_spectrum(others.incident, truth.incident)
         self.others = self._features(others[: len(truth)], np.arange(len(truth))) if serves else None
 
     def score(self, showers: Showers) -> Score:

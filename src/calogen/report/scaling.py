@@ -154,6 +154,7 @@ def window_figure(study: ScalingStudy) -> Figure:
         axes.tick_params(axis="y", which="both", length=0)
         axes.minorticks_off()
         axes.set_ylim(-0.6, len(runs) + 0.35)
+        axes.margins(x=0.1)
         axes.set_xlabel("validation loss [nats a token]; bars: what a run has learned")
     return figure
 
@@ -243,7 +244,8 @@ def _by_compute(axes: Axes, study: ScalingStudy) -> None:
             fit = study.compute
             law = fit.value("E") + (fit.value("C0") / grid) ** fit.value("gamma")
             axes.plot(grid, law, color=LAW, linestyle="--", linewidth=1.2, label=law_text(fit.formula))
-    axes.legend(loc="best")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best")
     axes.set_title("compute: training curves, a colour a size", loc="left")
 
 

@@ -94,7 +94,8 @@ class Request:
 
 
 def plan_of_runs(plan: Plan, asked: frozenset[str]) -> Plan:
-    """The plan of all runs: with a curve of `VALIDATIONS` points and a warm-up in proportion, unless asked otherwise.
+    """The plan of all runs, unless asked otherwise: with a curve of `VALIDATIONS` points, a warm-up in proportion, and
+    no averages of weights, which lag behind and would show curves worse than they are.
 
     Raises:
         ValueError: a plan that is not in steps, that a clock stops, or whose batches are not drawn at random.
@@ -109,4 +110,6 @@ def plan_of_runs(plan: Plan, asked: frozenset[str]) -> Plan:
         plan = replace(plan, validate_every=math.ceil(plan.steps / VALIDATIONS))
     if "warmup_steps" not in asked:
         plan = replace(plan, warmup_steps=min(plan.warmup_steps, int(WARMUP_SHARE * plan.steps)))
+    if "ema" not in asked:
+        plan = replace(plan, ema="none")
     return plan

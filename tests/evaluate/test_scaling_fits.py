@@ -89,7 +89,7 @@ def test_refuses_what_has_no_logarithm() -> None:
 
 def curves(number: int) -> list[TrainingCurve]:
     """Curves that touch L(C) = 2 + (50 / C)^0.4 where each is best, at C = 10 c for the one that begins at c."""
-    grown = np.geomspace(1, 100, 25)
+    grown = np.geomspace(1, 12, 25)
     made = []
     for c in np.geomspace(1, 64, number):
         off = np.log(grown / 10) ** 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from functools import partial
@@ -30,7 +31,7 @@ from calogen.train import fit as fit_stages
 N = 30
 SMALL = [
     *("code.sizes.codes=64", "code.sizes.code_dim=4", "code.sizes.width=16", "code.sizes.heads=2"),
-    *("code.sizes.blocks=1", "network.width=32", "network.heads=4", "network.feedforward=48"),
+    *("code.sizes.blocks=1", "network.heads=16", "network.feedforward=192"),
     *("network.groups=8", "network.rank=8", "tokenizer.steps=20", "tokenizer.batch_size=8"),
     *("tokenizer.validate_every=20", "generator.batch_size=8", "generator.validate_every=4"),
 ]
@@ -220,7 +221,7 @@ def test_the_tokenizer_of_a_state_is_taken(whole: Path, files: dict[str, str], t
         (["--sizes", "20x2"], "width 20 is no multiple of 8, the width of a head; give 16 or 24"),
         (["--sizes", "big"], "width x blocks"),
         (["--sizes", "16x0"], "width x blocks"),
-        (["--data-fractions", "0.01"], "a run needs at least 32"),
+        (["--data-fractions", "0.01", "-n", "20"], "a run needs at least 32"),
         (["--data-fractions", "1.5"], "above 0 and at most 1"),
         (["--data-fractions", "0.5", "0.5"], "give each once"),
         (["-n", "10"], "at least 20"),
@@ -249,7 +250,7 @@ def test_other_systems_have_no_tokens(files: dict[str, str], capsys: pytest.Capt
 def test_parts_of_the_data_are_nested() -> None:
     parts = [set(part_of(101, fraction, 5).tolist()) for fraction in (0.125, 0.25, 0.5, 1.0)]
     assert [len(part) for part in parts] == [13, 25, 50, 101]
-    assert all(small < large for small, large in zip(parts[:-1], parts[1:], strict=True))
+    assert all(small < large for small, large in itertools.pairwise(parts))
     assert set(part_of(101, 0.25, 6).tolist()) != parts[1]
     codes = Codes(np.arange(10), np.array([0, 3, 3, 7, 10]))
     assert some(codes, np.array([0, 2])).codes.tolist() == [0, 1, 2, 3, 4, 5, 6]

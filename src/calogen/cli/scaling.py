@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 STAGE = "generator"
 GIVEN_BY_SIZES = ("network.width", "network.blocks", "network.drafts")
 TEST = "test"
+PAGE_SECONDS = 60.0
+"""At most so often the page of an unfinished study is written."""
 
 
 def scaling(
@@ -119,7 +122,7 @@ def scaling(
         folder=output,
         start=start,
         names=(", ".join(file.name for file in data), truth.name),
-        tell=lambda so_far: _tell(so_far, write_scaling(so_far, output), quiet),
+        tell=_Teller(output, quiet),
         quiet=quiet,
     )
     page = write_scaling(made, output)
@@ -186,10 +189,21 @@ def _clear(folder: Path, files: tuple[str, ...], folders: tuple[str, ...]) -> No
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _tell(made: ScalingStudy, page: Path, quiet: bool) -> None:
-    run = made.runs[-1]
-    distance = "" if run.distance is None else f", distance {run.distance:.3f}"
-    say(f"{len(made.runs)} of {made.planned}: {run.label}: loss {run.loss:.4f}{distance}", quiet=quiet)
+class _Teller:
+    """Says what each run came to, and brings the page up to date now and then."""
+
+    def __init__(self, folder: Path, quiet: bool) -> None:
+        self.folder, self.quiet, self.written = folder, quiet, time.monotonic()
+
+    def __call__(self, made: ScalingStudy) -> None:
+        run = made.runs[-1]
+        distance = "" if run.distance is None else f", distance {run.distance:.3f}"
+        say(f"{len(made.runs)} of {made.planned}: {run.label}: loss {run.loss:.4f}{distance}", quiet=self.quiet)
+        if time.monotonic() - self.written > PAGE_SECONDS:
+            from calogen.report.scaling import write_scaling
+
+            write_scaling(made, self.folder)
+            self.written = time.monotonic()
 
 
 def _print(made: ScalingStudy, quiet: bool) -> None:

@@ -82,7 +82,17 @@ class _Law:
     x: Floats
 
     def __call__(self, p: Floats) -> Floats:
-        return np.exp(p[0]) + np.exp(p[1::2, None] - p[2::2, None] * self.x).sum(0)
+        return np.exp(p[0]) + self._terms(p).sum(0)
+
+    def slopes(self, p: Floats) -> Floats:
+        """Derivatives of ln L by the parameters [n, 1 + 2 K]."""
+        terms = self._terms(p)
+        out = np.empty((len(p), self.x.shape[1]))
+        out[0], out[1::2], out[2::2] = np.exp(p[0]), terms, -terms * self.x
+        return (out / out[[0, *range(1, len(p), 2)]].sum(0)).T
+
+    def _terms(self, p: Floats) -> Floats:
+        return np.exp(p[1::2, None] - p[2::2, None] * self.x)
 
 
 def fit_parameters_and_data(parameters: Sequence[float], tokens: Sequence[float], loss: Sequence[float]) -> ScalingFit:
@@ -203,7 +213,7 @@ def fit_compute(curves: Sequence[TrainingCurve]) -> ScalingFit:
     centre = float(np.log(c).mean())
     best = _envelope_fit(c, nats, centre)
     left = [envelope([other for other in curves if other is not curve]) for curve in curves]
-    replicas = np.array([_envelope_fit(*some, centre) for some in left if len(some[0]) >= MIN_ENVELOPE])
+    replicas = np.array([_envelope_fit(*some, centre, [best]) for some in left if len(some[0]) >= MIN_ENVELOPE])
     m = len(replicas)
     if m < LEVELS:
         return ScalingFit(formula, len(curves), problem="the envelope is of one or two runs alone: give more sizes")
@@ -227,9 +237,9 @@ MIN_ENVELOPE = 6
 """Points of an envelope: twice the parameters."""
 
 
-def _envelope_fit(c: Floats, nats: Floats, centre: float) -> Floats:
+def _envelope_fit(c: Floats, nats: Floats, centre: float, starts: Sequence[Floats] = ()) -> Floats:
     law = _Law(np.log(c)[None] - centre)
-    return _solve(law, np.log(nats), _starts(law, np.log(nats)))
+    return _solve(law, np.log(nats), starts or _starts(law, np.log(nats)))
 
 
 # ---- solving ----
@@ -270,6 +280,7 @@ def _solve(law: _Law, log_loss: Floats, starts: Sequence[Floats], tries: int = 4
         least_squares(
             lambda p: np.log(law(p)) - log_loss,
             np.clip(start, bounds[0] + inside, bounds[1] - inside),
+            jac=law.slopes,
             bounds=(bounds[0], bounds[1]),
             loss="huber",
             f_scale=HUBER,

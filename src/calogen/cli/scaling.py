@@ -145,13 +145,11 @@ def _members(
     for key in changes:
         if key.removeprefix(f"{CONFIG}.") in GIVEN_BY_SIZES:
             raise ValueError(f"--set {key}: --sizes gives width and blocks, and there are no drafts; leave it out")
-    start = None
-    if from_ is not None:
-        start = load(read_state(from_))
-        if not isinstance(start, OmniJet):
-            raise ValueError(f"--from {from_}: a state of {start.name!r}; give one of {system!r}")
-        if any(key.removeprefix(f"{CONFIG}.").startswith("code.") for key in changes):
-            raise ValueError(f"--from {from_}: its tokenizer is taken as it is; leave out --set code...")
+    start = None if from_ is None else load(read_state(from_))
+    if start is not None and not isinstance(start, OmniJet):
+        raise ValueError(f"--from {from_}: a state of {start.name!r}; give one of {system!r}")
+    if start is not None and any(key.removeprefix(f"{CONFIG}.").startswith("code.") for key in changes):
+        raise ValueError(f"--from {from_}: its tokenizer is taken as it is; leave out --set code...")
     more: dict[str, object] = {} if steps is None else {f"{STAGE}.steps": steps, f"{STAGE}.epochs": None}
     return resolve(system, preset, changes | more, seed, None, start), start
 

@@ -71,7 +71,7 @@ def row(study: ScalingStudy, run: RunScore) -> tuple[str, ...]:
 
 def fit_rows(study: ScalingStudy) -> list[tuple[str, ...]]:
     """Fitted numbers with their errors and what they are; what is not fixed says so."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for fit in (study.both, study.compute):
         for symbol, estimate in fit.estimates.items():
             known = with_error(estimate.value, estimate.error)

@@ -100,16 +100,17 @@ def plan_of_runs(plan: Plan, asked: frozenset[str]) -> Plan:
     Raises:
         ValueError: a plan that is not in steps, that a clock stops, or whose batches are not drawn at random.
     """
-    if plan.steps is None:
+    steps = plan.steps
+    if steps is None:
         raise ValueError("the runs of a grid take equally many steps; the plan is in epochs: give --steps")
     if plan.max_minutes is not None:
         raise ValueError("max_minutes: runs that a clock stops cannot be compared; give --steps instead")
     if plan.batching != "shuffled":
         raise ValueError(f"batching={plan.batching}: tokens are counted of shuffled batches; use batching=shuffled")
     if "validate_every" not in asked:
-        plan = replace(plan, validate_every=math.ceil(plan.steps / VALIDATIONS))
+        plan = replace(plan, validate_every=math.ceil(steps / VALIDATIONS))
     if "warmup_steps" not in asked:
-        plan = replace(plan, warmup_steps=min(plan.warmup_steps, int(WARMUP_SHARE * plan.steps)))
+        plan = replace(plan, warmup_steps=min(plan.warmup_steps, int(WARMUP_SHARE * steps)))
     if "ema" not in asked:
         plan = replace(plan, ema="none")
     return plan

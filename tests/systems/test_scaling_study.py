@@ -113,7 +113,7 @@ def test_the_grid(whole: Path) -> None:
     assert half["showers"] == full["showers"] // 2 == 72
     assert "at least 3" in found["both"]["problem"]
     page = (whole / "index.html").read_text()
-    for words in ("L(N, D) = E + A / N^α + B / D^β: not fitted", "Sliced Wasserstein", "no share of it is told"):
+    for words in ("L(N, D) = E + A / Nᵅ + B / Dᵝ: not fitted", "Sliced Wasserstein", "no share of it is told"):
         assert words in page
     assert "http" not in page.replace("http://www.w3.org", "")
 

@@ -33,6 +33,7 @@ MARKERS = "osD^vPX*"
 GEANT4 = "#7d8590"
 LAW = "#1b2330"
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "C0": "C₀"}
+RAISED = {"^alpha": "ᵅ", "^beta": "ᵝ", "^gamma": "ᵞ"}
 MEANING = {
     "E": "irreducible loss, nats a token",
     "A": "of the term of the parameters",
@@ -48,8 +49,8 @@ Draw = Callable[[RunScore], float]
 def columns() -> tuple[str, ...]:
     """Heads of the table of runs."""
     return (
-        *("size", "data", "N", "with tables", "D", "tokens seen", "FLOPs", "CPU, s", "loss", "window"),
-        *("sliced W", "floor", "drawing, CPU s"),
+        *("size", "data", "N", "with tables", "D", "seen", "FLOPs", "CPU, s", "loss", "window"),
+        *("sliced W", "floor", "drawing, s"),
     )
 
 
@@ -84,7 +85,7 @@ def fit_rows(study: ScalingStudy) -> list[tuple[str, ...]]:
 
 def law_text(formula: str) -> str:
     """A formula in letters that are read."""
-    for name, letter in GREEK.items():
+    for name, letter in (RAISED | GREEK).items():
         formula = formula.replace(name, letter)
     return formula
 
@@ -261,6 +262,7 @@ def _distances(axes: Axes, study: ScalingStudy, x: Draw, *, by_size: bool) -> No
             color=COLOURS[k % len(COLOURS)],
             marker=MARKERS[k % len(MARKERS)],
             markersize=5,
+            linestyle="none" if x is _flops else "-",
             linewidth=1.0,
             capsize=2,
         )

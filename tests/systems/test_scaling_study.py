@@ -229,6 +229,7 @@ def test_the_tokenizer_of_a_state_is_taken(whole: Path, files: dict[str, str], t
         (["--set", "network.width=64"], "--sizes gives width"),
         (["--set", "generator.max_minutes=1"], "cannot be compared"),
         (["--set", "network.rank=32", "--sizes", "16x1"], "a width below 32"),
+        (["--set", "network.groups=7", "-n", "20"], "cannot be cut into 7 groups"),
         (["--validation", "0"], "above 0 and below 1"),
         (["--from", "caloclouds3"], "a state of 'caloclouds3'"),
     ],

@@ -18,7 +18,6 @@ from calogen.overrides import to_dict
 from calogen.provenance import provenance
 from calogen.scaling_study.request import Request
 from calogen.scaling_study.runs import SCORE, Common, Run, part_of, scored
-from calogen.systems.domain import Domain
 from calogen.systems.omnijet import OmniJet, OmniJetConfig
 from calogen.systems.token_generator import TokenStage, encoded
 from calogen.train import Plan, TrainingError, fit
@@ -77,8 +76,10 @@ def study(
         train, held_out = showers[cut.train], showers[cut.validation]
     truth = _chosen(truth, request)
     _require(train, held_out, truth, request, plans[TokenStage.name])
+    tokenized = _untrained(config, train, request, start)
+    tokenized.domain.check(truth.incident)
     _open(folder, config, plans, (train, held_out, truth), request, start)
-    tokenized = _tokenized(config, plans, train, held_out, request, folder, start, quiet)
+    _tokenize(tokenized, plans, train, held_out, folder, quiet)
     judge = None
     if request.showers:
         judge = DistanceJudge(truth, held_out, paired=tokenized.conditioned, seed=request.seed)
@@ -136,9 +137,6 @@ def _require(train: Showers, held_out: Showers, truth: Showers, request: Request
     for what, showers in (("the truth", truth), ("validation showers", held_out)):
         if showers.detector != train.detector:
             raise ValueError(f"{what}: of detector {showers.detector.name!r}, the data of {train.detector.name!r}")
-    known = Domain()
-    known.fit(train.incident)
-    known.check(truth.incident)
     if not len(held_out):
         raise ValueError("no validation showers: losses are of these; hold some out")
     if request.showers > len(truth):
@@ -188,23 +186,26 @@ def _hash(start: OmniJet) -> str:
     return fingerprint(tuple(tensors))
 
 
-def _tokenized(
-    config: OmniJetConfig,
-    plans: Mapping[str, Plan],
-    train: Showers,
-    held_out: Showers,
-    request: Request,
-    folder: Path,
-    start: OmniJet | None,
-    quiet: bool,
-) -> OmniJet:
-    """A system with its final tokenizer: fitted here once, or that of a state."""
+def _untrained(config: OmniJetConfig, train: Showers, request: Request, start: OmniJet | None) -> OmniJet:
+    """A system that knows the range of particles, and the tokenizer of a state if there is one.
+
+    Raises:
+        ValueError: a detector, sizes or particles that the system is not for.
+    """
     config = replace(config, network=replace(config.network, drafts=0))
     system = OmniJet.create(config, train.detector, seed=request.seed)
     if start is not None:
         for name in (TOKENIZER, "groups"):
             system.parts()[name].load_state_dict(start.parts()[name].state_dict())
         system.taken = True
+    system.learn_range(train)
+    return system
+
+
+def _tokenize(
+    system: OmniJet, plans: Mapping[str, Plan], train: Showers, held_out: Showers, folder: Path, quiet: bool
+) -> None:
+    """Fit all but the generator; of a tokenizer that was taken, what is learned of particles and energies."""
     stages = [stage for stage in system.stages() if stage.name != TokenStage.name]
     fit(
         stages,
@@ -212,7 +213,6 @@ def _tokenized(
         held_out,
         {stage.name: plans[stage.name] for stage in stages},
         run_dir=folder / TOKENIZER,
-        identity={"system": system.name, "config": config, "from": None if start is None else _hash(start)},
+        identity={"system": system.name, "config": system.config, "from": _hash(system) if system.taken else None},
         progress=not quiet,
     )
-    return system

@@ -118,7 +118,10 @@ def scaling_figure(study: ScalingStudy) -> Figure:
     with mpl.rc_context(STYLE):
         drawn = any(run.distance is not None for run in study.runs)
         figure = Figure(figsize=(13.5, 8.2 if drawn else 4.4), layout="constrained")
-        axes = figure.subplots(2 if drawn else 1, 3, squeeze=False, sharex="col", sharey="row")
+        axes = figure.subplots(2 if drawn else 1, 3, squeeze=False, sharex="col")
+        axes[0][1].sharey(axes[0][0])  # curves begin far above the losses of runs: they have an axis of their own
+        for place in axes[1:, 1:].flat:
+            place.sharey(axes[1][0])
         _by_parameters(axes[0][0], study)
         _by_data(axes[0][1], study)
         _by_compute(axes[0][2], study)

@@ -119,7 +119,8 @@ def study(
 
 def _made(about: Mapping[str, Any], done: list[RunScore], failed: list[str], planned: int) -> ScalingStudy:
     both, compute = fitted_laws(done)
-    notes = [*failed, *(f"{r.label}: {r.cut} drawn showers had no end and were cut" for r in done if r.cut)]
+    cut = "; ".join(f"{r.cut} of {r.label}" for r in done if r.cut)
+    notes = [*failed, *([f"drawn showers without an end, which were cut: {cut}"] if cut else [])]
     return ScalingStudy(**about, planned=planned, runs=tuple(done), both=both, compute=compute, notes=tuple(notes))
 
 

@@ -184,15 +184,13 @@ def envelope(curves: Sequence[TrainingCurve]) -> tuple[Floats, Floats]:
     """
     begun = max(curve.compute[0] for curve in curves)
     points = sorted(
-        (float(c), float(nats))
-        for curve in curves
-        for c, nats in zip(curve.compute, curve.loss, strict=True)
-        if c >= begun
+        (float(c), float(nats)) for curve in curves for c, nats in zip(curve.compute, curve.loss, strict=True)
     )
     kept: list[tuple[float, float]] = []
     for c, nats in points:
         if not kept or nats < kept[-1][1]:
             kept.append((c, nats))
+    kept = [point for point in kept if point[0] >= begun]
     return np.array([c for c, _ in kept]), np.array([nats for _, nats in kept])
 
 

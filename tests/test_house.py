@@ -30,6 +30,7 @@ FLOORS = {
     "bench": 6,
     "solver_study": 6,
     "codebook_study": 6,
+    "scaling_study": 6,
     "cli": 7,
     "__main__": 8,
 }

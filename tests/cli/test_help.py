@@ -16,6 +16,7 @@ UNITS = {
     "evaluate": ("GeV",),
     "solvers": ("GeV", "minutes"),
     "codebooks": ("GeV", "mm", "cells", "layers"),
+    "scaling": ("GeV", "nats"),
     "reconstruct": (),
     "bench": ("GeV", "milliseconds"),
     "convert": ("GeV", "mm", "ns"),

@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": Command("evaluate:evaluate", "judge showers against Geant4, on one page"),
     "solvers": Command("solvers:solvers", "compare the solvers of a state's flows"),
     "codebooks": Command("codebooks:codebooks", "resolution of a tokenizer against its codes"),
+    "scaling": Command("scaling:scaling", "fit how a generator's loss falls with its size and data"),
     "bench": Command("bench:bench", "measure time and memory per shower"),
     "convert": Command("files:convert", "turn one format of shower files into another"),
     "convert-weights": Command("weights:convert_weights", "turn the authors' published weights into ours"),

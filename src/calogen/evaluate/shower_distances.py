@@ -41,7 +41,7 @@ class Distances:
 
     def findings(self, pair: SamplePair) -> Findings:
         """The distances, where both samples have `MIN_SHOWERS`; a note where not."""
-        made, true = (_observables(s.observed) for s in (pair.generated, pair.truth))
+        made, true = (observables_of(s.observed) for s in (pair.generated, pair.truth))
         text = TEXT.format(d=made.shape[1], projections=PROJECTIONS)
         if min(len(made), len(true)) < MIN_SHOWERS:
             note = f"distances need at least {MIN_SHOWERS} showers of each sample, not {len(made)} and {len(true)}"
@@ -58,7 +58,7 @@ class Distances:
         return Findings(self.name, TITLE, text, tuple(replace(s, title=OBSERVABLES) for s in scores))
 
 
-def _observables(observed: Observed) -> NDArray[np.float32]:
+def observables_of(observed: Observed) -> NDArray[np.float32]:
     """Few enough to leave a covariance known from a thousand showers."""
     values, _ = shower_features(observed, "caloclouds2")
     return np.concatenate([np.log10(observed.incident_energy, dtype=np.float32)[:, None], values], axis=1)

@@ -59,7 +59,7 @@ def _coded(tokenizer: HitTokenizer, hits: BoxHits) -> CodedHits:
     again, codes, losses = [x[:0]], [torch.zeros(0, dtype=torch.int64)], [x[:0, 0]]
     for sets, points in in_groups(counts):
         n, told = counts[sets].to(x.device), None if c is None else c[sets]
-        found = network.codebook(network.encoder(x[points], n, told))
+        found = network.codebook(network.points(x[points], n, told))
         again.append(network.decode(found.ids, n, told))
         codes.append(found.ids.cpu())
         losses.append(found.loss)

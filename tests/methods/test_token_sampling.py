@@ -104,7 +104,7 @@ class Chain(nn.Module):
     def decoder(self, slots: int, room: int) -> "Chain":
         return self
 
-    def enter(self, slots: Sequence[int], c: Tensor | None = None) -> None:
+    def enter(self, slots: Sequence[int], c: Tensor | None = None, n: Tensor | None = None) -> None:
         return None
 
     def advance(self, slots: Sequence[int], tokens: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ def networks() -> dict[str, TokenTransformer]:
         "modern": modern_token_transformer(CODES, **modern),
         "places": modern_token_transformer(CODES, **modern | {"rotary": True, "steered": False}),
         "tied": modern_token_transformer(CODES, **modern | {"groups": 0, "condition": 0}),
+        "counted": modern_token_transformer(CODES, **modern | {"counted": True}),
     }
     return {name: moved(network) for name, network in made.items()}
 
@@ -183,16 +184,35 @@ def test_the_cache_changes_nothing(name: str, count: int) -> None:
     whole = net(tokens, counts, c).split(counts.tolist())
     decoder = net.decoder(3, 9)
     for slots, sequences in (((0, 1, 2), (0, 1, 2)), ((0, 2), (3, 2))):
-        decoder.enter(slots, None if c is None else c[list(sequences)])
+        decoder.enter(
+            slots, None if c is None else c[list(sequences)], counts[list(sequences)] - 1 if net.counted else None
+        )
         for start in range(0, 9, count):
             at = [(slot, k) for slot, k in zip(slots, sequences, strict=True) if int(counts[k]) > start]
             if at:
                 new = torch.cat([tokens.split(counts.tolist())[k][start : start + count] for _, k in at])
                 rows = decoder.advance([slot for slot, _ in at], new)
                 same(rows, torch.cat([whole[k][start : start + count] for _, k in at]))
-    decoder.enter((1,), None if c is None else c[:1])
+    decoder.enter((1,), None if c is None else c[:1], counts[:1] if net.counted else None)
     with pytest.raises(ValueError, match="do not fit into room for 9"):
         decoder.advance((1,), torch.zeros(10, dtype=torch.int64))
+
+
+@torch.no_grad()
+def test_a_counted_network_is_told_n_and_others_are_not() -> None:
+    counted, plain = NETWORKS["counted"], NETWORKS["modern"]
+    counts = torch.tensor([4])
+    tokens, c = inputs(counted, counts)
+    longer = counted(torch.cat([tokens, tokens[1:2]]), counts + 1, c)[:4]
+    assert bool(((longer - counted(tokens, counts, c)).abs().amax(1) > 1e-5).all())
+    same(plain(torch.cat([tokens, tokens[1:2]]), counts + 1, c)[:4], plain(tokens, counts, c))
+    for net, n, match in ((counted, None, "give n"), (plain, counts, "not told")):
+        with pytest.raises(ValueError, match=match):
+            net.decoder(1, 9).enter((0,), c, n)
+    places = torch.tensor([0, 2, 3])
+    turned = counted.turned(places, torch.tensor([3, 3, 3]))
+    assert torch.equal(turned[:2], counted.turned(places[:2], torch.tensor([3, 3])))
+    assert torch.isfinite(counted.turned(torch.tensor([0]), torch.tensor([0]))).all()
 
 
 @torch.no_grad()

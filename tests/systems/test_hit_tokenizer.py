@@ -13,9 +13,10 @@ from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.detector.catalog import BOX_30, CALOCHALLENGE_2
 from calogen.methods.codebook import Usage
+from calogen.networks.turns import LOG_SCALE, TURN_FEATURES, turns
 from calogen.systems.box_cells import Box
 from calogen.systems.box_view import BoxHits, hits_of
-from calogen.systems.hit_autoencoder import LOG_SCALE, TURN_FEATURES, AutoencoderSizes, turns
+from calogen.systems.hit_autoencoder import AutoencoderSizes
 from calogen.systems.hit_features import CELLS, HitFeatures
 from calogen.systems.hit_tokenizer import PRESETS, HitTokenizer, TokenizerConfig, Tokens
 from calogen.systems.hit_tokenizer_stage import PLANS, TokenizerStage
@@ -45,7 +46,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[HitTokenizer, list
 
 
 def test_turns_tell_when_a_hit_comes_in_its_shower() -> None:
-    made = turns(torch.tensor([2, 0, 1000]))
+    made = turns(torch.cat([torch.arange(2), torch.arange(1000)]), torch.tensor([2] * 2 + [1000] * 1000))
     assert made.shape == (1002, TURN_FEATURES)
     torch.testing.assert_close(made[:3, 0], torch.tensor([0.25, 0.75, 0.0005]))
     torch.testing.assert_close(made[:3, 2] * LOG_SCALE, torch.tensor([1.0, 2.0, 1.0]).log())

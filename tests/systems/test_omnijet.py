@@ -29,7 +29,7 @@ TOKENIZER = TokenizerConfig(
 )
 SMALL = OmniJetConfig(
     TOKENIZER,
-    GeneratorSizes(width=24, blocks=1, heads=2, feedforward=32, groups=8, rank=8, drafts=1),
+    GeneratorSizes(width=24, blocks=1, heads=2, feedforward=32, groups=8, rank=8, drafts=1, counted=True),
     calibrated=True,
 )
 PUBLISHED = OmniJetConfig(TOKENIZER, replace(PUBLISHED_SIZES, width=16, blocks=1, heads=2, feedforward=24))
@@ -38,7 +38,7 @@ MEGABYTE = 1e6
 
 def quick(system: OmniJet, generator: int = 150, tokenizer: int = 120) -> dict[str, Plan]:
     few = {"batch_size": 16, "validate_every": 75, "validation_showers": 20}
-    steps = {"tokenizer": tokenizer, "groups": 1, "calibrate": 1, "generator": generator}
+    steps = {"tokenizer": tokenizer, "groups": 1, "calibrate": 1, "counts": 400, "generator": generator}
     plans = {name: replace(plan, **few, steps=steps[name], warmup_steps=5) for name, plan in system.plans().items()}
     return plans | {"generator": replace(plans["generator"], learning_rate=1e-2, ema="none")}
 
@@ -86,6 +86,34 @@ def test_more_hits_and_energy_for_more_energetic_particles(fitted: OmniJet) -> N
     low, high = (fitted.sample(Incident.gun(40, energy=e), seed=2) for e in (20.0, 80.0))
     assert high.counts.mean() > 1.5 * low.counts.mean()
     assert high.visible_energy.mean() > 1.5 * low.visible_energy.mean()
+
+
+def test_showers_have_the_hits_that_were_drawn_first(fitted: OmniJet, showers: Showers) -> None:
+    assert fitted.counts is not None
+    request = Incident.gun(100, energy=(15.0, 90.0), seed=4)
+    counts = fitted.counts.draw(request, seed=6)
+    made = fitted.sample(request, seed=6)
+    assert (made.counts == counts).mean() > 0.9
+    np.testing.assert_array_equal(fitted.counts.draw(request[3:5], seed=6, first=3), counts[3:5])
+    drawn = np.log(fitted.counts.draw(showers.incident, seed=1) / fitted.tokenizer.hits(showers).counts)
+    assert abs(drawn.mean()) < 0.03
+    assert drawn.std() < 0.5 * np.log(fitted.tokenizer.hits(showers).counts).std()
+
+
+def test_counts_are_told_where_the_network_wants_them(fitted: OmniJet) -> None:
+    with pytest.raises(ValueError, match="counts are for a generator that is told"):
+        fitted.generator.sample(Incident.gun(2, energy=20.0), seed=1)
+    with pytest.raises(ValueError, match="published form is not told"):
+        replace(PUBLISHED_SIZES, counted=True)
+
+
+def test_a_state_without_counts_can_be_gone_on_from(showers: Showers, fitted: OmniJet, tmp_path: Path) -> None:
+    plain = OmniJet.create(replace(SMALL, network=replace(SMALL.network, counted=False)), BOX, seed=2)
+    plain.fit(showers, quick(plain, 5, 5), run_dir=tmp_path / "plain", progress=False)
+    system = OmniJet.create(SMALL, BOX, seed=3)
+    taken, total = system.start_from(plain)
+    assert 0 < taken < total
+    assert torch.equal(system.tokenizer.network.codebook.weight, plain.tokenizer.network.codebook.weight)
 
 
 def test_reconstruction_keeps_hits_and_nearly_the_energy(fitted: OmniJet, showers: Showers) -> None:

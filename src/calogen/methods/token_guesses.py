@@ -109,9 +109,9 @@ class SeveralAtOnce:
         self.uniform = np.empty((slots, room + 1, self.choices.levels, NUMBERS))
         self.row: Tensor | None = None  # of the token before the last, in each slot [slots, d]
 
-    def enter(self, slots: list[int], c: Tensor | None) -> None:
+    def enter(self, slots: list[int], c: Tensor | None, n: Tensor | None) -> None:
         """New sequences in these slots, and their first tokens."""
-        self.decoder.enter(slots, c)
+        self.decoder.enter(slots, c, n)
         for slot in slots:
             self.uniform[slot] = self.streams(int(self.sequences.who[slot])).random(self.uniform.shape[1:])
         at = np.array(slots)

@@ -27,6 +27,7 @@ def sample_tokens(
     streams: Streams,
     c: Tensor | None = None,
     *,
+    counts: Tensor | None = None,
     limit: int,
     slots: int = SLOTS,
     sharpening: Sharpening = PLAIN,
@@ -41,6 +42,7 @@ def sample_tokens(
         n: sequences.
         streams: their random numbers: at each place a uniform number for each choice.
         c: their conditions [n, C], if the network has one.
+        counts: how many tokens each will have [n], if the network is told; it still says when it stops.
         limit: most tokens of a sequence, the stop not counted.
         slots: sequences drawn together.
         sharpening: see `Sharpening`; none by default.
@@ -64,7 +66,8 @@ def sample_tokens(
     while True:
         entered = sequences.fill()
         if entered:
-            run.enter(entered, None if c is None else c[torch.from_numpy(sequences.who[entered]).to(c.device)])
+            who = torch.from_numpy(sequences.who[entered])
+            run.enter(entered, *(None if x is None else x[who.to(x.device)] for x in (c, counts)))
         if not sequences.active:
             return sequences.result()
         run.step()

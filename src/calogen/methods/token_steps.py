@@ -42,8 +42,8 @@ class Choices(Protocol):
 class Decoder(Protocol):
     """Sequences in slots, as far as they are drawn."""
 
-    def enter(self, slots: Sequence[int], c: Tensor | None = None) -> None:
-        """New sequences in some slots, with their conditions c [len(slots), C]."""
+    def enter(self, slots: Sequence[int], c: Tensor | None = None, n: Tensor | None = None) -> None:
+        """New sequences in some slots, with their conditions c [R, C], and how many codes they will have [R]."""
 
     def advance(self, slots: Sequence[int], tokens: Tensor) -> Tensor:
         """Hidden rows [R, d] of the next tokens [R] of the sequences in slots, in ascending order."""
@@ -101,9 +101,9 @@ class OneByOne:
         self.own: dict[int, Stream] = {}
         self.uniform = np.empty((slots, AHEAD, self.choices.levels))
 
-    def enter(self, slots: list[int], c: Tensor | None) -> None:
+    def enter(self, slots: list[int], c: Tensor | None, n: Tensor | None) -> None:
         """New sequences in these slots."""
-        self.decoder.enter(slots, c)
+        self.decoder.enter(slots, c, n)
         self.own |= {slot: self.streams(int(self.sequences.who[slot])) for slot in slots}
 
     def step(self) -> None:

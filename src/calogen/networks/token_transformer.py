@@ -4,6 +4,8 @@
         p(x_{t+1} | x_1 ... x_t, c) by the vocabulary from h_t; x_{n+1} is the stop
 
 A condition c enters with the start token, and may steer the blocks. All sequences are packed: there is no padding.
+A network may be told n, and so when each token comes; the stop then comes where n says, and codes can mean what they do
+at their turn.
 """
 
 from __future__ import annotations
@@ -17,9 +19,13 @@ from torch import Tensor, nn
 from calogen.networks.stored_linear import StoredLinear, stored
 from calogen.networks.token_attention import Attend, PackedSequences, TokenCache
 from calogen.networks.token_blocks import PostNormBlock, PreNormBlock
+from calogen.networks.turns import TURN_FEATURES, turns
 from calogen.networks.vocabulary_head import START, TwoLevelVocabulary, Vocabulary, WholeVocabulary
 
 TokenBlock = PostNormBlock | PreNormBlock
+
+TURN_WIDTH = 32
+"""Of the hidden layer that tells a network when a token comes."""
 
 
 class TokenTransformer(nn.Module):
@@ -30,6 +36,7 @@ class TokenTransformer(nn.Module):
         blocks: in order.
         norm: what comes after the last block, if anything.
         condition: C, numbers of the condition; 0: there is none.
+        counted: it is told how many codes a sequence has.
 
     Raises:
         ValueError: no blocks, or a condition below 0.
@@ -42,6 +49,7 @@ class TokenTransformer(nn.Module):
         *,
         norm: nn.Module | None = None,
         condition: int = 0,
+        counted: bool = False,
     ) -> None:
         super().__init__()
         if not blocks or condition < 0:
@@ -56,13 +64,18 @@ class TokenTransformer(nn.Module):
         if condition:
             d = self.width
             self.embed_condition = nn.Sequential(StoredLinear(condition, d), nn.SiLU(), StoredLinear(d, d))
+        self.counted = counted
+        if counted:
+            self.embed_turn = nn.Sequential(
+                nn.Linear(TURN_FEATURES + 1, TURN_WIDTH), nn.SiLU(), StoredLinear(TURN_WIDTH, self.width, bias=False)
+            )
 
     def forward(self, tokens: Tensor, counts: Tensor, c: Tensor | None = None) -> Tensor:
         """Hidden rows [P, d] of sequences that begin with the start token.
 
         Args:
             tokens: [P] int64, packed.
-            counts: tokens of each sequence [N], the start included.
+            counts: tokens of each sequence [N], the start included: of whole sequences, where the network is told n.
             c: conditions [N, C], if the network has one.
 
         Raises:
@@ -73,12 +86,20 @@ class TokenTransformer(nn.Module):
         sequences = PackedSequences(counts.tolist(), tokens.device)
         e = self.embedded(c, len(counts))
         h = self.vocabulary.embed(tokens)
+        if self.counted:
+            h = h + self.turned(sequences.places, (counts - 1).repeat_interleave(counts, output_size=len(tokens)))
         owner = torch.repeat_interleave(torch.arange(len(counts), device=tokens.device), counts)
         if e is not None:
             starts = counts.cumsum(0) - counts
             h = h.index_add(0, starts, e.to(h.dtype))
         steers = [None if (made := self._steers(block, e)) is None else made[owner] for block in self.blocks]
         return self._through(h, sequences, steers)
+
+    def turned(self, places: Tensor, n: Tensor) -> Tensor:
+        """What is told of the token after each row [P, d]: its place [P] of n [P] codes, and whether it is the stop."""
+        features = torch.cat([turns(places, n), (places >= n)[:, None].float()], dim=1)
+        out: Tensor = self.embed_turn(features)
+        return out
 
     def decoder(self, slots: int, room: int) -> Decoder:
         """Room for sequences that are drawn token by token."""
@@ -145,11 +166,29 @@ class Decoder:
         self.cache = TokenCache(blocks, slots, room, attention.heads, d // attention.heads, weight)
         self.condition = weight.new_zeros(slots, d)
         self.steers: list[Tensor | None] = [None] * blocks
+        self.counts = torch.zeros(slots, dtype=torch.int64, device=weight.device)
 
-    def enter(self, slots: Sequence[int], c: Tensor | None = None) -> None:
-        """New sequences in some slots, with conditions c [len(slots), C]; who was there is forgotten."""
+    def enter(self, slots: Sequence[int], c: Tensor | None = None, n: Tensor | None = None) -> None:
+        """New sequences in some slots; who was there is forgotten.
+
+        Args:
+            slots: R of them.
+            c: conditions [R, C].
+            n: how many codes each will have [R], if the network is told.
+
+        Raises:
+            ValueError: n is missing where the network is told, or given where it is not; and see `embedded`.
+        """
+        if (n is not None) != self.network.counted:
+            raise ValueError(
+                "the network is told how many codes a sequence has: give n"
+                if self.network.counted
+                else "n is given, but this network is not told how many codes a sequence has"
+            )
         for slot in slots:
             self.cache.filled[slot] = 0
+        if n is not None:
+            self.counts[list(slots)] = n.to(self.counts)
         e = self.network.embedded(c, len(slots))
         if e is None:
             return
@@ -176,6 +215,8 @@ class Decoder:
         rows = self.cache.rows(slots, count)
         h = self.network.vocabulary.embed(tokens)
         owner = torch.tensor(slots, device=tokens.device).repeat_interleave(count)
+        if self.network.counted:
+            h = h + self.network.turned(rows.places, self.counts[owner])
         if self.network.condition:
             h = h + self.condition[owner] * (rows.places == 0)[:, None]
         steers = [None if made is None else made[owner] for made in self.steers]
@@ -205,6 +246,7 @@ def modern_token_transformer(
     rank: int = 32,
     rotary: bool = False,
     steered: bool = True,
+    counted: bool = False,
 ) -> TokenTransformer:
     """Pre-norm blocks with SwiGLU, steered by a condition, and a vocabulary of two levels: 4.9 million parameters.
 
@@ -216,6 +258,7 @@ def modern_token_transformer(
         rank: numbers a code is known by.
         rotary: whether blocks know places. Where tokens are sorted, what they hold tells their order.
         steered: whether the condition steers the blocks besides being part of the start.
+        counted: whether the network is told how many codes a sequence has.
     """
     made = [
         PreNormBlock(width, heads, feedforward, rotary=rotary, steered=steered and condition > 0) for _ in range(blocks)
@@ -225,4 +268,4 @@ def modern_token_transformer(
         if groups
         else WholeVocabulary(codes, width, rank=rank, tied=True)
     )
-    return TokenTransformer(vocabulary, made, norm=nn.RMSNorm(width), condition=condition)
+    return TokenTransformer(vocabulary, made, norm=nn.RMSNorm(width), condition=condition, counted=counted)

@@ -24,7 +24,7 @@ from calogen.train.checkpoint import write_json
 from calogen.train.fit import fingerprint
 
 SCORE, STATE = "score.json", "state.safetensors"
-SHARED = ("domain", "tokenizer", "groups", "energies")
+SHARED = ("domain", "tokenizer", "groups", "energies", "counts")
 """Parts of the system that all runs have in common."""
 
 
@@ -105,8 +105,9 @@ def scored(run: Run, common: Common, folder: Path, quiet: bool) -> RunScore:
     own = common.tokenized.config
     config = replace(own, network=run.size.of(own.network))
     system = OmniJet.create(config, common.tokenized.detector, seed=common.request.seed)
-    for name in SHARED:
-        system.parts()[name].load_state_dict(common.tokenized.parts()[name].state_dict())
+    for name, part in system.parts().items():
+        if name in SHARED:
+            part.load_state_dict(common.tokenized.parts()[name].state_dict())
     stage = TimedStage(system.generator, system.tokens, common.plan)
     part = part_of(len(common.train), run.fraction, common.request.seed)
     showers = common.train[part]

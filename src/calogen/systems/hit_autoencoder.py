@@ -7,7 +7,6 @@ VQ-VAE of OmniJet-alpha_C (arXiv:2501.05534, sec. 3). A hit that is decoded depe
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -17,15 +16,10 @@ from torch import Tensor, nn
 from calogen.methods.codebook import Codebook
 from calogen.methods.conditional import mean_per_set
 from calogen.networks.normformer import NormFormer
+from calogen.networks.turns import TURN_FEATURES, turns
 
 FEATURES = 4
 """Numbers of a hit: two places across, one along, and its energy."""
-
-TURN_FEATURES = 4
-"""Numbers that tell when in its shower's order a hit comes, see `turns`."""
-
-LOG_SCALE = math.log(1000)
-"""Logarithms of counts are in units of that of a usual shower's."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class AutoencoderSizes:
     patience: int = 100  # steps after which an unused code is replaced
     weight: float = 10.0  # alpha: of the codebook's loss beside the squared error
     start: Literal["normal", "hits"] = "normal"  # codes are first drawn as N(0, 1), or put where hits are
-    turns: bool = False  # both networks are told when in its shower's order a hit comes
+    turns: bool = False  # both networks are told when in its shower's order a hit comes, see `turns`
 
 
 class Losses(NamedTuple):
@@ -53,19 +47,6 @@ class Losses(NamedTuple):
     squared_error: Tensor
     codebook: Tensor
     ids: Tensor
-
-
-def turns(counts: Tensor) -> Tensor:
-    """When each hit of showers of counts [N] comes: t, t², and ln(i + 1) and ln(n) in units of `LOG_SCALE` [P, 4].
-
-    t = (i + 1/2) / n of the i-th of n hits, from 0. Where the brightest come first this tells most of a hit's energy,
-    which its code then need not.
-    """
-    n = counts.repeat_interleave(counts).float()
-    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    i = (torch.arange(len(n), device=counts.device) - first).float()
-    t = (i + 0.5) / n
-    return torch.stack([t, t.square(), (i + 1).log() / LOG_SCALE, n.log() / LOG_SCALE], dim=1)
 
 
 class HitAutoencoder(nn.Module):
@@ -108,7 +89,11 @@ class HitAutoencoder(nn.Module):
         return at
 
     def _told(self, x: Tensor, counts: Tensor) -> Tensor:
-        return torch.cat([x, turns(counts).to(x)], dim=1) if self.sizes.turns else x
+        if not self.sizes.turns:
+            return x
+        n = counts.repeat_interleave(counts, output_size=len(x))
+        i = torch.arange(len(x), device=x.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        return torch.cat([x, turns(i, n)], dim=1)
 
     def encode(self, x: Tensor, counts: Tensor, c: Tensor | None = None) -> Tensor:
         """Hits x [P, 4] of showers of counts [N], condition [N, C] -> codes [P] int64."""

@@ -4,6 +4,7 @@ showers -> hits in the cells of a box, brightest first -> autoencoder with a cod
 E, direction, kind -> transformer: p(k_1 | E) p(k_2 | k_1, E) ... p(end | all, E)
        (as published: of the training showers' particles together, none is asked for)
        | a code in two choices: its group, and which of it (published: in one)
+       | the number of hits n first, p(n | E), then p(k_t | k_1 ... k_{t-1}, n, E) (published: n is where they end)
 codes -> autoencoder, all hits of a shower at once -> places and energies -> rounded to cells, one hit a cell
        | decoded energies are scaled to the mean of what such hits had (not as published)
      showers: one point in the middle of each cell with energy
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from calogen.data.incident import Incident
@@ -27,13 +29,22 @@ from calogen.systems.code_groups import CodeGroups, GroupedTokenizer, GroupsStag
 from calogen.systems.domain import TILT_SLACK, Domain
 from calogen.systems.drawing import Precision, chosen_precision, require_precision, starts
 from calogen.systems.hit_autoencoder import AutoencoderSizes
+from calogen.systems.hit_counts import PLAN as COUNTS_PLAN
+from calogen.systems.hit_counts import HitCounts, HitCountsStage
 from calogen.systems.hit_energies import HitEnergies, HitEnergiesStage
 from calogen.systems.hit_tokenizer import Decoded, HitTokenizer, TokenizerConfig
 from calogen.systems.hit_tokenizer_stage import PLANS as TOKENIZER_PLANS
 from calogen.systems.omnijet_stages import HitsStage, TakenTokenizerStage, share_left_out
 from calogen.systems.particles import Particles
 from calogen.systems.system import Preset, System, Tune
-from calogen.systems.token_generator import PUBLISHED_SIZES, GeneratorSizes, TokenGenerator, TokenStage
+from calogen.systems.token_generator import (
+    AT_ONCE,
+    PUBLISHED_SIZES,
+    DrawnCodes,
+    GeneratorSizes,
+    TokenGenerator,
+    TokenStage,
+)
 from calogen.train import Plan, Stage
 
 
@@ -80,6 +91,7 @@ class OmniJet(System):
         self.tokenizer = HitTokenizer(config.code, detector)
         self.groups = CodeGroups(self.tokenizer.vocabulary)
         self.energies = HitEnergies()
+        self.counts = HitCounts() if config.network.counted else None
         self.generator = TokenGenerator(self.tokenizer.vocabulary, Particles(), config.network)
         self.tokens = GroupedTokenizer(self.tokenizer, self.groups)
         self.taken = False  # the tokenizer is another state's
@@ -98,7 +110,7 @@ class OmniJet(System):
             "groups": self.groups,
             "energies": self.energies,
             "generator": self.generator,
-        }
+        } | ({} if self.counts is None else {"counts": self.counts})
 
     def stages(self) -> list[Stage]:
         """The tokenizer, the order of its codes where they are drawn by groups, energies of hits, and the generator."""
@@ -111,12 +123,21 @@ class OmniJet(System):
         calibrate: list[Stage] = []
         if self.config.calibrated:
             calibrate = [HitEnergiesStage(self.energies, self.tokens, plans["calibrate"])]
+        counts: list[Stage] = []
+        if self.counts is not None:
+            counts = [HitCountsStage(self.counts, self._hits_of, plans["counts"])]
         return [
             tokenizer(self, plans["tokenizer"]),
             *groups,
             *calibrate,
+            *counts,
             TokenStage(self.generator, self.tokens, plans["generator"], afresh=not self.taken),
         ]
+
+    def _hits_of(self, showers: Showers) -> NDArray[np.int64]:
+        """Hits of each shower [N]."""
+        parts = [showers[np.arange(a, min(a + AT_ONCE, len(showers)))] for a in range(0, len(showers), AT_ONCE)]
+        return np.concatenate([np.empty(0, np.int64), *(self.tokenizer.hits(part).counts for part in parts)])
 
     def start_from(self, other: System, *, tune: Tune = "all", label: str = "") -> tuple[int, int]:
         """See `System`. With the tokenizer of the same configuration comes what it scales by, and its tokens stay.
@@ -198,7 +219,7 @@ class OmniJet(System):
             return Showers.empty(self.detector)
         for part in self.parts().values():
             part.eval()
-        drawn = self.generator.sample(
+        drawn = self.draw(
             incident,
             seed=seed,
             first=first,
@@ -208,8 +229,17 @@ class OmniJet(System):
             guess=guess,
             progress=progress,
         )
-        with torch.inference_mode():
-            return self._showers(self.tokens.decode(drawn.codes, drawn.offsets, incident))
+        return self.showers_of(drawn, incident)
+
+    def draw(self, incident: Incident, *, seed: int, first: int = 0, **options: Any) -> DrawnCodes:
+        """Codes of a shower for each particle; options of `TokenGenerator.sample`."""
+        counts = None if self.counts is None else self.counts.draw(incident, seed=seed, first=first)
+        return self.generator.sample(incident, seed=seed, first=first, counts=counts, **options)
+
+    @torch.inference_mode()
+    def showers_of(self, drawn: DrawnCodes, incident: Incident) -> Showers:
+        """The showers of drawn codes, one for each particle; empty ones stay empty."""
+        return self._showers(self.tokens.decode(drawn.codes, drawn.offsets, incident))
 
     def reconstruct(
         self, showers: Showers, *, seed: int, batch_size: int = 64, progress: bool = False, first: int = 0
@@ -255,6 +285,7 @@ DESK_PLANS: dict[str, Plan] = {
     ),
     "groups": Plan(steps=1),
     "calibrate": Plan(steps=1),
+    "counts": COUNTS_PLAN,
     "generator": Plan(
         steps=4800,
         batch_size=4,
@@ -291,7 +322,7 @@ DESK_TOKENIZER = TokenizerConfig(
     scaling="cells",
     conditioned=True,
 )
-DESK_NETWORK = GeneratorSizes(width=128, blocks=4, heads=4, feedforward=352, groups=64, rank=32, drafts=1)
+DESK_NETWORK = GeneratorSizes(width=128, blocks=4, heads=4, feedforward=352, groups=64, rank=32, drafts=1, counted=True)
 
 PRESETS: dict[str, Preset] = {
     "box-photons-desk": Preset(

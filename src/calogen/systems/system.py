@@ -89,7 +89,7 @@ class System(ABC):
         taken = total = 0
         sources = other.parts()
         for part_name, part in self.parts().items():
-            source = dict(sources[part_name].named_parameters())
+            source = dict(sources[part_name].named_parameters()) if part_name in sources else {}
             for name, parameter in part.named_parameters():
                 total += parameter.numel()
                 given = source.get(name)

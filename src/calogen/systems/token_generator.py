@@ -95,8 +95,11 @@ class GeneratorSizes:
     rotary: bool = False  # places in the sequence are known
     steered: bool = True  # the condition steers the blocks, besides being part of the start
     drafts: int = 0  # further tokens that are guessed
+    counted: bool = False  # it is told how many codes a shower has
 
     def __post_init__(self) -> None:
+        if self.counted and self.form == "published":
+            raise ValueError("counted=true: the published form is not told how many codes there are; use form=modern")
         if self.form not in get_args(Form):
             raise ValueError(f"unknown form {self.form!r} of a token generator; use {', '.join(get_args(Form))}")
         if self.drafts < 0:
@@ -114,6 +117,7 @@ class GeneratorSizes:
             rank=self.rank,
             rotary=self.rotary,
             steered=self.steered,
+            counted=self.counted,
             **common,
         )
 
@@ -168,6 +172,7 @@ class TokenGenerator(nn.Module):
         *,
         seed: int,
         first: int = 0,
+        counts: NDArray[np.int64] | None = None,
         batch_size: int = SLOTS,
         limit: int | None = None,
         cut: bool = False,
@@ -182,6 +187,7 @@ class TokenGenerator(nn.Module):
             incident: N particles.
             seed: of the request.
             first: see above.
+            counts: codes that each shower is to have [N], where the network is told.
             batch_size: showers drawn together.
             limit: most codes of a shower; None: twice the longest shower that was learned from.
             cut: a shower that has not ended at the limit stays as it is then, instead of an error.
@@ -191,12 +197,18 @@ class TokenGenerator(nn.Module):
             progress: show a bar.
 
         Raises:
-            ValueError: an unknown precision, no limit where nothing was learned, or guesses without drafts.
+            ValueError: an unknown precision, no limit where nothing was learned, guesses without drafts, or counts that
+                are missing, or given where the network is not told.
             TooLongError: a shower has not ended at the limit.
         """
         dtype = torch.bfloat16 if require_precision(precision) == "bfloat16" else torch.float32
         if guess and not len(self.method.drafts):
             raise ValueError("guess=True needs drafts, which this generator was made without: sizes.drafts=0")
+        if (counts is not None) != self.sizes.counted:
+            raise ValueError(
+                "counts are for a generator that is told them (sizes.counted), which this is "
+                + ("not", "")[self.sizes.counted]
+            )
         most = LONGER * int(self.longest) if limit is None else limit
         self.eval()
         with progress_bar("sample", len(incident), "showers", shown=progress) as advance:
@@ -205,6 +217,7 @@ class TokenGenerator(nn.Module):
                 len(incident),
                 lambda i: stream(seed, first + i),
                 self.condition(incident),
+                counts=None if counts is None else torch.from_numpy(counts),
                 limit=most,
                 slots=batch_size,
                 sharpening=sharpening,

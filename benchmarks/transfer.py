@@ -26,7 +26,6 @@ import torch
 
 import calogen
 from calogen.cli.files import points
-from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.evaluate.scaling_scores import DistanceJudge
 from calogen.systems.omnijet import OmniJet
@@ -60,13 +59,6 @@ def trained(system: OmniJet, train: Showers, test: Showers, args: argparse.Names
     *_, report = system.fit(train, {"generator": plan}, run_dir=folder, validation=test, progress=False)
     assert report.best_loss is not None
     return report.best_loss
-
-
-def drawn(system: OmniJet, incident: Incident) -> Showers:
-    """One shower for each particle."""
-    codes = system.generator.sample(incident, seed=1, cut=True)
-    hits = system.tokens.decode(codes.codes, codes.offsets, incident).hits
-    return replace(hits, energy=system.energies(hits.energy)).showers()
 
 
 def distance(judge: DistanceJudge, showers: Showers) -> dict[str, float]:
@@ -106,7 +98,8 @@ def main() -> None:
                 loss = trained(
                     system, rest[:number], test, args, args.output / f"{kind}-{number}-{'from' if source else 'anew'}"
                 )
-                made = drawn(system, test.incident[: args.drawn])
+                wanted = test.incident[: args.drawn]
+                made = system.showers_of(system.draw(wanted, seed=1, cut=True), wanted)
                 rows.append({"kind": kind, "way": way, "showers": number, "loss": loss, **distance(judge, made)})
                 print(rows[-1], flush=True)
                 (args.output / "transfer.json").write_text(json.dumps(rows, indent=1))

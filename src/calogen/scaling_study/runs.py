@@ -24,7 +24,7 @@ from calogen.train.checkpoint import write_json
 from calogen.train.fit import fingerprint
 
 SCORE, STATE = "score.json", "state.safetensors"
-SHARED = ("domain", "tokenizer", "groups", "energies", "counts")
+SHARED = frozenset({"domain", "tokenizer", "groups", "energies", "counts"})
 """Parts of the system that all runs have in common."""
 
 
@@ -105,9 +105,8 @@ def scored(run: Run, common: Common, folder: Path, quiet: bool) -> RunScore:
     own = common.tokenized.config
     config = replace(own, network=run.size.of(own.network))
     system = OmniJet.create(config, common.tokenized.detector, seed=common.request.seed)
-    for name, part in system.parts().items():
-        if name in SHARED:
-            part.load_state_dict(common.tokenized.parts()[name].state_dict())
+    for name in SHARED & system.parts().keys():
+        system.parts()[name].load_state_dict(common.tokenized.parts()[name].state_dict())
     stage = TimedStage(system.generator, system.tokens, common.plan)
     part = part_of(len(common.train), run.fraction, common.request.seed)
     showers = common.train[part]
@@ -175,11 +174,8 @@ def _curve(lines: list[dict[str, Any]], cost: Spent) -> list[CurvePoint]:
 def _judged(score: RunScore, system: OmniJet, common: Common, judge: DistanceJudge) -> RunScore:
     """Draw showers for the particles of the truth; one that does not end stays as it is at the limit."""
     begun, truth = time.process_time(), common.truth
-    drawn = system.generator.sample(
-        truth.incident, seed=common.request.seed, batch_size=common.request.batch_size, cut=True
-    )
-    hits = system.tokens.decode(drawn.codes, drawn.offsets, truth.incident).hits
-    showers = replace(hits, energy=system.energies(hits.energy) if system.config.calibrated else hits.energy).showers()
+    drawn = system.draw(truth.incident, seed=common.request.seed, batch_size=common.request.batch_size, cut=True)
+    showers = system.showers_of(drawn, truth.incident)
     seconds = time.process_time() - begun
     found = judge.score(showers)
     return replace(

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from calogen.detector.catalog import BOX_30, CALOCHALLENGE_2
-from calogen.systems.box_cells import Box, apart, rounded
+from calogen.systems.box_cells import Box, Way, apart, rounded
 
 SMALL = Box(2, 3, 4)
 
 
-def one_by_one(cell: NDArray[np.int64], energy: NDArray[np.float32], box: Box) -> NDArray[np.int64]:
+def one_by_one(cell: NDArray[np.int64], energy: NDArray[np.float32], box: Box, way: Way = "depth") -> NDArray[np.int64]:
     """One shower, in plain loops, from the words of the module's head."""
     order = sorted(range(len(cell)), key=lambda i: (-energy[i], cell[i]))
     stays: dict[int, int] = {}
@@ -23,13 +24,18 @@ def one_by_one(cell: NDArray[np.int64], energy: NDArray[np.float32], box: Box) -
         stays.setdefault(int(cell[i]), i)
     taken, result = set(stays), cell.copy()
     for i in (i for i in order if stays[int(cell[i])] != i):
-        result[i] = next(c for c in cells_in_order(int(cell[i]), box) if c not in taken)
+        result[i] = next(c for c in cells_in_order(int(cell[i]), box, way) if c not in taken)
         taken.add(int(result[i]))
     return result
 
 
-def cells_in_order(cell: int, box: Box) -> list[int]:
+def cells_in_order(cell: int, box: Box, way: Way = "depth") -> list[int]:
     x, y, layer = (int(part) for part in box.place(np.array(cell)))
+    if way == "nearest":
+        places = itertools.product(range(box.n_x), range(box.n_y), range(box.n_layers))
+        steps = [((i - x) ** 2 + (j - y) ** 2, layer - k, i, j, k) for i, j, k in places]
+        steps.sort(key=lambda s: (s[0] + s[1] ** 2, *s))
+        return [(k * box.n_x + i) * box.n_y + j for _, _, i, j, k in steps]
     layers = sorted(range(box.n_layers), key=lambda k: (abs(k - layer), k < layer))
     columns = [(i, j) for i in range(box.n_x) for j in range(box.n_y)]
     columns.sort(key=lambda c: ((c[0] - x) ** 2 + (c[1] - y) ** 2, c))
@@ -46,33 +52,38 @@ def showers(draw: st.DrawFn) -> tuple[NDArray[np.int64], NDArray[np.float32], ND
     return cell, energy, np.concatenate([[0], np.cumsum(counts)])
 
 
+ways = pytest.mark.parametrize("way", get_args(Way))
+
+
+@ways
 @settings(max_examples=300, deadline=None)
-@given(showers())
-def test_as_taking_turns(drawn: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]) -> None:
+@given(drawn=showers())
+def test_as_taking_turns(drawn: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]], way: Way) -> None:
     cell, energy, offsets = drawn
     before = energy.copy()
-    result = apart(cell, energy, offsets, SMALL)
+    result = apart(cell, energy, offsets, SMALL, way)
     assert np.array_equal(energy, before)
     for first, last in itertools.pairwise(offsets):
         now, was, bright = result[first:last], cell[first:last], energy[first:last]
         assert len(set(now.tolist())) == last - first  # one hit a cell
         assert set(was.tolist()) <= set(now.tolist())  # what was lit is lit
-        expected = one_by_one(was, bright, SMALL)
+        expected = one_by_one(was, bright, SMALL, way)
         assert sorted(zip(now, bright, strict=True)) == sorted(zip(expected, bright, strict=True))
         for c in set(was.tolist()):  # the brightest of each cell stays, so who was alone does not move
             here = was == c
             assert bright[here & (now == c)].tolist() == [bright[here].max()]
 
 
+@ways
 @settings(max_examples=100, deadline=None)
-@given(showers(), st.integers(0, 1000))
+@given(drawn=showers(), seed=st.integers(0, 1000))
 def test_order_means_nothing(
-    drawn: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]], seed: int
+    drawn: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]], seed: int, way: Way
 ) -> None:
     cell, energy, offsets = drawn
     shower = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     order = np.lexsort((np.random.default_rng(seed).random(len(cell)), shower))
-    one, other = apart(cell, energy, offsets, SMALL), apart(cell[order], energy[order], offsets, SMALL)
+    one, other = apart(cell, energy, offsets, SMALL, way), apart(cell[order], energy[order], offsets, SMALL, way)
     assert sorted(zip(shower, one, energy, strict=True)) == sorted(zip(shower, other, energy[order], strict=True))
 
 
@@ -82,25 +93,27 @@ def photons(n: int, hits: int, seed: int = 0) -> tuple[NDArray[np.float64], NDAr
     return places, rng.exponential(1.0, n * hits).astype(np.float32), hits * np.arange(n + 1)
 
 
-def test_showers_as_they_are_alone() -> None:
+@ways
+def test_showers_as_they_are_alone(way: Way) -> None:
     box = Box.of(BOX_30)
     places, energy, offsets = photons(200, 300)
     cell = rounded(places, offsets, box).cell
-    together = apart(cell, energy, offsets, box)
+    together = apart(cell, energy, offsets, box, way)
     assert (together != cell).mean() > 0.1
     for i in (0, 77, 154, 155, 199):  # 155 begins the second group that is looked at together
         own = slice(offsets[i], offsets[i + 1])
-        alone = apart(cell[own], energy[own], np.array([0, 300]), box)
+        alone = apart(cell[own], energy[own], np.array([0, 300]), box, way)
         assert np.array_equal(alone, together[own])
-        assert np.array_equal(alone, one_by_one(cell[own], energy[own], box))
+        assert np.array_equal(alone, one_by_one(cell[own], energy[own], box, way))
 
 
-def test_a_full_box_and_one_cell() -> None:
+@ways
+def test_a_full_box_and_one_cell(way: Way) -> None:
     """As many hits as cells, all in one: every cell gets one, the brightest in the order they are tried."""
     energy = np.arange(SMALL.n_cells, 0, -1).astype(np.float32)
     cell = np.full(SMALL.n_cells, 9)
-    result = apart(cell, energy, np.array([0, SMALL.n_cells]), SMALL)
-    assert result.tolist() == cells_in_order(9, SMALL)
+    result = apart(cell, energy, np.array([0, SMALL.n_cells]), SMALL, way)
+    assert result.tolist() == cells_in_order(9, SMALL, way)
 
 
 def test_the_published_merging_leaves_duplicates_and_ours_does_not(shared: Path) -> None:

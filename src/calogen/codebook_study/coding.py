@@ -67,7 +67,7 @@ def _coded(tokenizer: HitTokenizer, hits: BoxHits) -> CodedHits:
     squared_error = (x - features).square().sum(1)
     places, energy = tokenizer.features.decode(features)
     cells = rounded(places, hits.offsets, hits.box)
-    settled = apart(cells.cell, energy, hits.offsets, hits.box)
+    settled = apart(cells.cell, energy, hits.offsets, hits.box, tokenizer.config.apart)
     moved = np.bincount(hits.shower_index, weights=settled != cells.cell, minlength=len(hits))
     return CodedHits(
         shower=hits.shower_index,

@@ -7,6 +7,10 @@ cell that is next in this order:
 2. where the column is full, in the other columns, nearest first (then smaller x, smaller y), by layers in each:
    0, +1, -1, +2, -2, ...
 
+That is the way `depth`. By the way `nearest` it is the nearest free cell in all directions, counted in cells; of some
+as near one in the same column, then the deeper. In the core of showers columns are full, and hits that move along the
+depth end at its ends: drawn photons had 3 to 5 times the energy in the first two layers, where 7 % of the hits moved.
+
 No hit is lost, no energy changes, and only hits that shared a cell move. Equally bright hits take turns by their cells,
 so the result does not depend on the order of hits, nor on other showers. (The published code loses track of which cells
 are taken and leaves duplicates, and hits outside of the box.)
@@ -17,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +29,9 @@ from numpy.typing import NDArray
 from calogen.detector.geometry import CartesianCells, Detector
 
 Integers = NDArray[np.int64]
+
+Way = Literal["depth", "nearest"]
+"""Where hits that share a cell go; see the head of this file."""
 
 CELLS_AT_ONCE = 1 << 22
 """Cells of the showers that are looked at together: 16 MB for who has them."""
@@ -89,6 +96,14 @@ class Box:
         order = np.lexsort((steps[:, 1], steps[:, 0], (steps**2).sum(1)))
         return steps[order][1:]
 
+    @cached_property
+    def cells_in_turn(self) -> Integers:
+        """Steps to all other cells [(2 n_x - 1)(2 n_y - 1)(2 L - 1), 3], nearest first; the first is none at all."""
+        ranges = (np.arange(1 - n, n) for n in (self.n_x, self.n_y, self.n_layers))
+        d_x, d_y, d_z = (d.ravel() for d in np.meshgrid(*ranges, indexing="ij"))
+        order = np.lexsort((d_y, d_x, -d_z, d_x**2 + d_y**2, d_x**2 + d_y**2 + d_z**2))
+        return np.stack([d_x, d_y, d_z], axis=1)[order]
+
 
 class Rounded(NamedTuple):
     """Cells [P] of hits, and how many of each shower [N] were outside of the box, in whose nearest cells they are."""
@@ -118,7 +133,7 @@ def rounded(places: NDArray[Any], offsets: Integers, box: Box) -> Rounded:
     return Rounded(box.cell(*inside.astype(np.int64).T), np.diff(beyond[offsets]))
 
 
-def apart(cell: Integers, energy: NDArray[Any], offsets: Integers, box: Box) -> Integers:
+def apart(cell: Integers, energy: NDArray[Any], offsets: Integers, box: Box, way: Way = "depth") -> Integers:
     """Cells [P] such that no two hits of a shower share one; see the head of this file.
 
     Args:
@@ -126,6 +141,7 @@ def apart(cell: Integers, energy: NDArray[Any], offsets: Integers, box: Box) -> 
         energy: [P], by which the brighter is known.
         offsets: shower i has the hits `offsets[i] : offsets[i + 1]`.
         box: of cells.
+        way: where hits go that share a cell.
 
     Raises:
         ValueError: cells outside of the box, energies that are NaN, lengths that disagree, or a shower of more hits
@@ -136,7 +152,7 @@ def apart(cell: Integers, energy: NDArray[Any], offsets: Integers, box: Box) -> 
     for first, last in _groups(len(offsets) - 1, max(1, CELLS_AT_ONCE // box.n_cells)):
         hits = slice(offsets[first], offsets[last])
         shower = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
-        _settle(shower, result[hits], energy[hits], last - first, box)
+        _settle(shower, result[hits], energy[hits], last - first, box, way)
     return result
 
 
@@ -163,7 +179,7 @@ def _groups(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, n)
 
 
-def _settle(shower: Integers, cell: Integers, energy: NDArray[Any], n: int, box: Box) -> None:
+def _settle(shower: Integers, cell: Integers, energy: NDArray[Any], n: int, box: Box, way: Way) -> None:
     """Move hits of n showers apart, in place: all [P], showers from 0."""
     where = shower * box.n_cells + cell
     taken = np.bincount(where, minlength=n * box.n_cells)
@@ -177,11 +193,11 @@ def _settle(shower: Integers, cell: Integers, energy: NDArray[Any], n: int, box:
     # Rank in all showers does as well as rank in each: their cells never meet.
     rank = np.empty(len(movers), dtype=np.int32)
     rank[np.lexsort((cell[movers], -energy[movers]))] = np.arange(len(movers), dtype=np.int32)
-    cell[movers] = _cells_in_turn(shower[movers], cell[movers], rank, owner, box)
+    cell[movers] = _cells_in_turn(shower[movers], cell[movers], rank, owner, box, way)
 
 
 def _cells_in_turn(
-    shower: Integers, cell: Integers, rank: NDArray[np.int32], owner: NDArray[np.int32], box: Box
+    shower: Integers, cell: Integers, rank: NDArray[np.int32], owner: NDArray[np.int32], box: Box, way: Way
 ) -> Integers:
     """The cells [M] of hits that take turns, each the first in its order that is free when its turn comes.
 
@@ -194,16 +210,18 @@ def _cells_in_turn(
         rank: whose turn it is [M], 0 to M - 1.
         owner: rank of what has each cell of each shower [n cells]; changed in place.
         box: of cells.
+        way: the order in which they try.
     """
     hit_of = np.argsort(rank)
     origin = shower * box.n_cells + cell
     group = np.cumsum(np.concatenate([[0], origin[1:] != origin[:-1]]))[: len(cell)]
     attempt, tried = np.zeros(len(cell), dtype=np.int64), np.empty(len(cell), dtype=np.int64)
     i_x, i_y, layer = box.place(cell)
+    attempted = _along_depth if way == "depth" else _around
     active = np.arange(len(cell))
     while active.size:
         attempt[active] = _next_attempts(attempt[active] + 1, active, group[active], box)
-        found, inside = _attempted(i_x[active], i_y[active], layer[active], attempt[active], box)
+        found, inside = attempted(i_x[active], i_y[active], layer[active], attempt[active], box)
         trying = active[inside]
         where = shower[trying] * box.n_cells + found[inside]
         tried[trying] = found[inside]
@@ -230,11 +248,11 @@ def _next_attempts(attempt: Integers, hit: Integers, group: Integers, box: Box) 
     return ahead + hit - above
 
 
-BEYOND = 5
-"""Attempts of one hit, in units of the cells of the box, are fewer: steps to columns lead out of it on all sides."""
+BEYOND = 8
+"""Attempts of one hit, in units of the cells of the box, are fewer: steps lead out of it on all sides."""
 
 
-def _attempted(
+def _along_depth(
     i_x: Integers, i_y: Integers, layer: Integers, attempt: Integers, box: Box
 ) -> tuple[Integers, NDArray[np.bool_]]:
     """The cells [M] that hits try the `attempt`-th time, from 1, and whether they are inside the box."""
@@ -244,3 +262,12 @@ def _attempted(
         i_x, i_y = i_x + steps[:, 0], i_y + steps[:, 1]
     inside = (i_x >= 0) & (i_x < box.n_x) & (i_y >= 0) & (i_y < box.n_y)
     return box.cell(i_x, i_y, box.layers_in_turn[layer, turn]), inside
+
+
+def _around(
+    i_x: Integers, i_y: Integers, layer: Integers, attempt: Integers, box: Box
+) -> tuple[Integers, NDArray[np.bool_]]:
+    """As `_along_depth`, the nearest cells first."""
+    x, y, z = (start + step for start, step in zip((i_x, i_y, layer), box.cells_in_turn[attempt].T, strict=True))
+    inside = (x >= 0) & (x < box.n_x) & (y >= 0) & (y < box.n_y) & (z >= 0) & (z < box.n_layers)
+    return box.cell(x, y, z), inside

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.detector.geometry import Detector
 from calogen.methods.conditional import in_groups
-from calogen.systems.box_cells import Box, Integers, apart, rounded
+from calogen.systems.box_cells import Box, Integers, Way, apart, rounded
 from calogen.systems.box_view import BoxHits, Order, hits_of
 from calogen.systems.hit_autoencoder import AutoencoderSizes, HitAutoencoder
 from calogen.systems.hit_features import HitFeatures, Scaling
@@ -35,6 +35,11 @@ class TokenizerConfig:
     scaling: Scaling = "published"  # of the features
     conditioned: bool = False  # whether both networks are told ln(E / GeV) of the particle
     order: Order = "energy"  # of the hits of a shower
+    apart: Way = "depth"  # where decoded hits go that share a cell; published: along the depth
+
+    def __post_init__(self) -> None:
+        if self.apart not in get_args(Way):
+            raise ValueError(f"apart={self.apart!r}: hits that share a cell go by {' or '.join(get_args(Way))}")
 
 
 PRESETS: Mapping[str, TokenizerConfig] = MappingProxyType(
@@ -161,7 +166,7 @@ class HitTokenizer(nn.Module):
             )
         places, energy = self.features.decode(self._decoded(tokens, incident))
         found = rounded(places, offsets, self.box)
-        cell = apart(found.cell, energy, offsets, self.box)
+        cell = apart(found.cell, energy, offsets, self.box, self.config.apart)
         moved = np.concatenate([[0], np.cumsum(cell != found.cell)])
         hits = BoxHits(cell, energy, offsets, incident, self.detector)
         return Decoded(hits, found.outside, np.diff(moved[offsets]))

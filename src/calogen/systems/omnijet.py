@@ -321,6 +321,7 @@ DESK_TOKENIZER = TokenizerConfig(
     AutoencoderSizes(codes=8192, code_dim=8, width=64, heads=4, blocks=2, dropout=0.0, start="hits", turns=True),
     scaling="cells",
     conditioned=True,
+    apart="nearest",
 )
 DESK_NETWORK = GeneratorSizes(width=128, blocks=4, heads=4, feedforward=352, groups=64, rank=32, drafts=1, counted=True)
 

@@ -31,15 +31,17 @@ def network(name: str) -> TokenTransformer:
         made = published_token_transformer(CODES, 16, 2, 4, 32)
     else:
         made = modern_token_transformer(
-            CODES, condition=C, width=16, blocks=2, heads=4, feedforward=20, groups=4, rank=6
+            CODES, condition=C, width=16, blocks=2, heads=4, feedforward=20, groups=4, rank=6, recalls=name == "recalls"
         )
     with torch.no_grad():
         for p in made.parameters():
             p.add_(0.1 * torch.randn_like(p))
+        if name == "recalls":
+            made.vocabulary.log_again.fill_(-1.5)
     return made.eval()
 
 
-NETWORKS = {name: network(name) for name in ("published", "modern")}
+NETWORKS = {name: network(name) for name in ("published", "modern", "recalls")}
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -48,7 +50,7 @@ def conditions(n: int) -> Tensor:
 
 
 def drawn(name: str, n: int, slots: int = 8, limit: int = LIMIT, cut: bool = False) -> DrawnTokens:
-    c = conditions(n) if name == "modern" else None
+    c = conditions(n) if name != "published" else None
     return sample_tokens(NETWORKS[name], n, streams(), c, limit=limit, slots=slots, cut=cut)
 
 
@@ -93,7 +95,7 @@ class Chain(nn.Module):
     def __init__(self, codes: int, seed: int = 0) -> None:
         super().__init__()
         self.vocabulary = self
-        self.levels, self.codes, self.stop = 1, codes, codes + 1
+        self.levels, self.codes, self.stop, self.recalls = 1, codes, codes + 1, False
         table = torch.randn(2 * codes + 3, codes + 2, generator=torch.Generator().manual_seed(seed))
         self.table = nn.Parameter(table)
 
@@ -119,7 +121,7 @@ class Chain(nn.Module):
     def keep(self, counts: Sequence[int]) -> None:
         return None
 
-    def logits(self, h: Tensor, path: Sequence[Tensor] = ()) -> Tensor:
+    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: Tensor | None = None) -> Tensor:
         return self.table[h]
 
     def forbidden(self, level: int) -> int:
@@ -208,6 +210,25 @@ def test_a_condition_is_asked_for() -> None:
         sample_tokens(NETWORKS["modern"], 2, streams(), limit=5)
 
 
+def again(made: DrawnTokens) -> tuple[int, int]:
+    """How many tokens their sequence has already, and how many there are."""
+    rows = np.split(made.tokens, made.offsets[1:-1])
+    return sum(len(row) - len(np.unique(row)) for row in rows), len(made.tokens)
+
+
+@pytest.mark.parametrize("guesses", [False, True])
+def test_what_is_forbidden_to_come_again_does_not(guesses: bool) -> None:
+    """With no weight for codes in use none comes twice, as long as its group has others."""
+    net = network("recalls")
+    n = 60
+    how = {"limit": 8, "slots": 7, "cut": True, "drafts": drafts_of(net) if guesses else ()}
+    some, tokens = again(sample_tokens(net, n, streams(), conditions(n), **how))
+    with torch.no_grad():
+        net.vocabulary.log_again.fill_(-60)
+    none, _ = again(sample_tokens(net, n, streams(), conditions(n), **how))
+    assert none == 0 < some < tokens
+
+
 # --- guesses ---------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +245,7 @@ def drafts_of(network: TokenTransformer) -> list[TokenDraft]:
 def test_guesses_do_not_change_the_law(name: str) -> None:
     """First tokens, lengths and pairs of neighbours of sequences drawn with and without guesses, in two levels too."""
     net, n = NETWORKS[name], 600
-    c = conditions(1).expand(n, -1) if name == "modern" else None
+    c = conditions(1).expand(n, -1) if name != "published" else None
     how = {"limit": LIMIT, "slots": 200}
     plain = sample_tokens(net, n, streams(1), c, **how)
     guessed = sample_tokens(net, n, streams(2), c, drafts=drafts_of(net), **how)
@@ -252,7 +273,7 @@ def steps_in_bins(made: DrawnTokens) -> np.ndarray:
 @every_network
 def test_a_guessed_sequence_does_not_know_its_batch(name: str) -> None:
     net, n = NETWORKS[name], 12
-    c = conditions(n) if name == "modern" else None
+    c = conditions(n) if name != "published" else None
     how = {"limit": LIMIT, "drafts": drafts_of(net)}
     whole = sample_tokens(net, n, streams(), c, slots=12, **how)
     few = sample_tokens(net, n, streams(), c, slots=5, **how)
@@ -267,7 +288,7 @@ def test_a_guessed_sequence_does_not_know_its_batch(name: str) -> None:
 def test_guesses_of_the_likeliest_tokens_change_nothing(name: str) -> None:
     """With one option kept there is one sequence, so what is kept of the guesses must be where it belongs."""
     net, n = NETWORKS[name], 6
-    c = conditions(n) if name == "modern" else None
+    c = conditions(n) if name != "published" else None
     how = {"limit": 40, "cut": True, "slots": 4, "sharpening": Sharpening(top_k=1)}
     plain = sample_tokens(net, n, streams(), c, **how)
     drafts = drafts_of(net)

@@ -19,10 +19,15 @@ class Vocabulary(Protocol):
     """What rows say of the next token, as linear classifications; a token's probability is the product of theirs."""
 
     codes: int
+    recalls: bool
+    """Whether it matters which codes came before, besides what rows tell of them."""
 
     def choices(self, h: Tensor, target: Tensor) -> Iterator[Any]:
         """Of rows h [P, d] whose next tokens are target [P]: which `rows` [R] (None: all), and of these `features`
         [R, r], `weight` [S, r], `bias` [S], and what was chosen, `target` [R]."""
+
+    def recalled(self, h: Tensor, target: Tensor, nats: Tensor, seen: Any) -> Tensor:
+        """-log p of choices after the first [P], where it is known what was seen, from that without [P]."""
 
 
 class Shifted:
@@ -95,12 +100,14 @@ class NextToken(nn.Module):
         vocabulary: Any = self.network.vocabulary
         made = Shifted(codes, counts, vocabulary.codes)
         h = self.network(made.inputs, made.counts, c)
-        total = made.mean(surprise(vocabulary, h, made.target, block))
+        seen = vocabulary.seen(made.owner, made.target) if vocabulary.recalls else None
+        total = made.mean(surprise(vocabulary, h, made.target, block, seen))
         before = torch.arange(len(h), device=h.device)
         for by, draft in enumerate(self.drafts, start=1):
             rows, target = made.further(by)
             h = draft(h[torch.searchsorted(before, rows)], vocabulary.embed(made.target[rows + by - 1]))
-            total = total + self.weight * made.mean(surprise(vocabulary, h, target, block), rows)
+            known = None if seen is None else seen.of(rows + by)
+            total = total + self.weight * made.mean(surprise(vocabulary, h, target, block, known), rows)
             before = rows
         return total
 
@@ -109,17 +116,30 @@ class NextToken(nn.Module):
         vocabulary: Any = self.network.vocabulary
         made = Shifted(codes, counts, vocabulary.codes)
         h = self.network(made.inputs, made.counts, c)
-        return made.mean(surprise(vocabulary, h, made.target, block)) * made.counts
+        seen = vocabulary.seen(made.owner, made.target) if vocabulary.recalls else None
+        return made.mean(surprise(vocabulary, h, made.target, block, seen)) * made.counts
 
 
-def surprise(vocabulary: Vocabulary, h: Tensor, target: Tensor, block: int = BLOCK) -> Tensor:
-    """-log p of the next tokens target [P] of rows h [P, d], nats."""
-    total: Tensor | None = None
+def surprise(vocabulary: Vocabulary, h: Tensor, target: Tensor, block: int = BLOCK, seen: Any = None) -> Tensor:
+    """-log p of the next tokens target [P] of rows h [P, d], nats; `seen`: what came before, if the vocabulary recalls.
+
+    Raises:
+        ValueError: for a vocabulary without choices.
+    """
+    first: list[Tensor] = []
+    within: list[Tensor] = []
+    rows: list[Tensor] = []
     for choice in vocabulary.choices(h, target):
         nats = linear_cross_entropy(choice.features, choice.weight, choice.bias, choice.target, block)
-        if total is None:
-            total = nats.new_zeros(len(h))
-        total = total + nats if choice.rows is None else total.index_add(0, choice.rows, nats)
-    if total is None:
+        if choice.rows is None:
+            first.append(nats)
+        else:
+            within.append(nats)
+            rows.append(choice.rows)
+    if not first:
         raise ValueError("a vocabulary without choices says nothing of the next token")
+    total = first[0]
+    if rows:
+        later = torch.zeros_like(total).index_add(0, torch.cat(rows), torch.cat(within))
+        total = total + (later if seen is None else vocabulary.recalled(h, target, later, seen))
     return total

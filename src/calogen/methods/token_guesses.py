@@ -16,7 +16,7 @@ from torch import Tensor
 
 from calogen.methods.token_choice import PLAIN, Sharpening, of_weights
 from calogen.methods.token_slots import Numbers, TokenSlots
-from calogen.methods.token_steps import Choices, Decoder, Draft, Streams, TokenNetwork, draw
+from calogen.methods.token_steps import Choices, Decoder, Draft, Streams, TokenNetwork, Used, draw
 
 DRAWN, GUESSED, KEPT, NUMBERS = 0, 1, 2, 3
 """Uniform numbers of each choice: to draw it where no guess is kept, to guess it, to keep the guess; how many."""
@@ -45,16 +45,18 @@ class Guesses:
     def __init__(self, choices: Choices, sharpening: Sharpening = PLAIN) -> None:
         self.choices, self.sharpening = choices, sharpening
 
-    def make(self, h: Tensor, u: Tensor) -> Guess:
-        """Guess the next tokens of rows h [R, d] by uniform numbers u [R, levels]."""
+    def make(self, h: Tensor, u: Tensor, used: Tensor | None = None) -> Guess:
+        """Guess the next tokens of rows h [R, d] by uniform numbers u [R, levels]; used: see `Used`."""
         path: list[Tensor] = []
         law: list[Tensor] = []
         for level in range(self.choices.levels):
-            law.append(self._law(self.choices.logits(h, path), level))
+            law.append(self._law(self.choices.logits(h, path, used), level))
             path.append(of_weights(law[-1], u[:, level]))
         return Guess(self.choices.token(path), tuple(path), tuple(law))
 
-    def judge(self, h: Tensor, first: Tensor, guess: Guess | None, u: Tensor) -> tuple[Tensor, Tensor]:
+    def judge(
+        self, h: Tensor, first: Tensor, guess: Guess | None, u: Tensor, used: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The next tokens [R], and where they are as guessed [R].
 
         Args:
@@ -62,11 +64,12 @@ class Guesses:
             first: their logits for the first choice [R, S].
             guess: None: there is none, all are drawn.
             u: uniform numbers [R, levels, NUMBERS].
+            used: see `Used`.
         """
         same = torch.full((len(h),), guess is not None, device=h.device)
         path: list[Tensor] = []
         for level in range(self.choices.levels):
-            p = self._law(self.choices.logits(h, path) if level else first, level)
+            p = self._law(self.choices.logits(h, path, used) if level else first, level)
             if guess is None:
                 path.append(of_weights(p, u[:, level, DRAWN]))
                 continue
@@ -106,12 +109,14 @@ class SeveralAtOnce:
         self.decoder: Decoder = network.decoder(slots, room)
         self.sequences, self.streams, self.drafts = sequences, streams, drafts
         self.guesses = Guesses(self.choices, sharpening)
+        self.used = Used(self.choices, slots, self.device)
         self.uniform = np.empty((slots, room + 1, self.choices.levels, NUMBERS))
         self.row: Tensor | None = None  # of the token before the last, in each slot [slots, d]
 
     def enter(self, slots: list[int], c: Tensor | None, n: Tensor | None) -> None:
         """New sequences in these slots, and their first tokens."""
         self.decoder.enter(slots, c, n)
+        self.used.forget(slots)
         for slot in slots:
             self.uniform[slot] = self.streams(int(self.sequences.who[slot])).random(self.uniform.shape[1:])
         at = np.array(slots)
@@ -120,6 +125,7 @@ class SeveralAtOnce:
             self.row = h.new_zeros(len(self.uniform), *h.shape[1:])
         self.row[slots] = h
         first = draw(self.choices, h, self._uniform(at, 0)[:, :, DRAWN], self.guesses.sharpening)
+        self.used.add(at, first)
         self.sequences.append(at, first.cpu().numpy())
         self.sequences.passes += len(slots)
 
@@ -131,11 +137,13 @@ class SeveralAtOnce:
             return
         n, k = len(active), len(self.drafts)
         last = torch.from_numpy(sequences.last(active)).to(self.device)
-        h, tokens, guesses = self.row[active.tolist()], [last], []
+        h, tokens, guesses, used = self.row[active.tolist()], [last], [], self.used.of(active)
         for by, draft in enumerate(self.drafts):
             h = draft(h, self.choices.embed(tokens[-1]))
-            guesses.append(self.guesses.make(h, self._uniform(active, by)[:, :, GUESSED]))
+            guesses.append(self.guesses.make(h, self._uniform(active, by)[:, :, GUESSED], used))
             tokens.append(guesses[-1].token)
+            if used is not None:
+                used[torch.arange(n, device=self.device), tokens[-1]] = True
         rows, kept = self.decoder.extend(active.tolist(), torch.stack(tokens, 1).flatten(), keep=False)
         sequences.passes += n
         rows = rows.unflatten(0, (n, k + 1))
@@ -145,7 +153,8 @@ class SeveralAtOnce:
             at = torch.from_numpy(right).to(self.device)
             guess = guesses[by].of(at) if by < k else None
             u = self._uniform(active[right], 0)
-            token, same = self.guesses.judge(rows[at, by], first[at, by], guess, u)
+            token, same = self.guesses.judge(rows[at, by], first[at, by], guess, u, self.used.of(active[right]))
+            self.used.add(active[right], token)
             self.row[active[right].tolist()] = rows[at, by]
             sequences.append(active[right], token.cpu().numpy())
             on = same.cpu().numpy() & ~sequences.over[active[right]]

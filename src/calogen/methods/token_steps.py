@@ -25,12 +25,14 @@ class Choices(Protocol):
 
     levels: int
     stop: int
+    recalls: bool
+    """Whether it matters which tokens a sequence has, besides what its row tells of them."""
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens [R] -> [R, d]."""
 
-    def logits(self, h: Tensor, path: Sequence[Tensor] = ()) -> Tensor:
-        """Logits [R, S] of rows h [R, d] for the next choice, given those before it [R] each."""
+    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: Tensor | None = None) -> Tensor:
+        """Logits [R, S] of rows h [R, d] for the next choice, given those before it [R] each, and tokens in use."""
 
     def forbidden(self, level: int) -> int | None:
         """The option of a level that is never drawn."""
@@ -77,11 +79,40 @@ Streams = Callable[[int], Stream]
 """The random numbers of sequence i, by its number."""
 
 
-def draw(choices: Choices, h: Tensor, u: Tensor, sharpening: Sharpening = PLAIN) -> Tensor:
-    """The next tokens [R] of rows h [R, d], by uniform numbers u [R, levels]."""
+class Used:
+    """Which tokens sequences in slots have; nothing is kept where it makes no difference.
+
+    Args:
+        choices: what is drawn from.
+        slots: sequences at a time.
+        device: of the table.
+    """
+
+    def __init__(self, choices: Choices, slots: int, device: torch.device) -> None:
+        self.table = None
+        if choices.recalls:
+            self.table = torch.zeros(slots, choices.stop + 1, dtype=torch.bool, device=device)
+
+    def forget(self, slots: Sequence[int]) -> None:
+        """New sequences in these slots have none."""
+        if self.table is not None:
+            self.table[list(slots)] = False
+
+    def add(self, slots: NDArray[np.int64], tokens: Tensor) -> None:
+        """A token each [R] for some slots [R]."""
+        if self.table is not None:
+            self.table[torch.from_numpy(slots).to(tokens.device), tokens] = True
+
+    def of(self, slots: NDArray[np.int64]) -> Tensor | None:
+        """Which tokens each of some slots has [R, stop + 1], a copy."""
+        return None if self.table is None else self.table[torch.from_numpy(slots).to(self.table.device)]
+
+
+def draw(choices: Choices, h: Tensor, u: Tensor, sharpening: Sharpening = PLAIN, used: Tensor | None = None) -> Tensor:
+    """The next tokens [R] of rows h [R, d], by uniform numbers u [R, levels]; used: see `Used`."""
     path: list[Tensor] = []
     for level in range(choices.levels):
-        logits = choices.logits(h, path)
+        logits = choices.logits(h, path, used)
         rows = max(TOGETHER // logits.shape[1], 1)
         forbidden = choices.forbidden(level)
         parts = zip(logits.split(rows), u[:, level].split(rows), strict=True)
@@ -98,12 +129,14 @@ class OneByOne:
         slots = len(sequences.who)
         self.decoder: Decoder = network.decoder(slots, sequences.limit + 1)
         self.sequences, self.streams, self.sharpening = sequences, streams, sharpening
+        self.used = Used(self.choices, slots, self.device)
         self.own: dict[int, Stream] = {}
         self.uniform = np.empty((slots, AHEAD, self.choices.levels))
 
     def enter(self, slots: list[int], c: Tensor | None, n: Tensor | None) -> None:
         """New sequences in these slots."""
         self.decoder.enter(slots, c, n)
+        self.used.forget(slots)
         self.own |= {slot: self.streams(int(self.sequences.who[slot])) for slot in slots}
 
     def step(self) -> None:
@@ -114,5 +147,7 @@ class OneByOne:
             self.uniform[slot] = self.own[slot].random(self.uniform.shape[1:])
         h = self.decoder.advance(active.tolist(), torch.from_numpy(self.sequences.last(active)).to(self.device))
         u = torch.from_numpy(self.uniform[active, place % AHEAD]).to(self.device)
-        self.sequences.append(active, draw(self.choices, h, u, self.sharpening).cpu().numpy())
+        tokens = draw(self.choices, h, u, self.sharpening, self.used.of(active))
+        self.used.add(active, tokens)
+        self.sequences.append(active, tokens.cpu().numpy())
         self.sequences.passes += len(active)

@@ -247,6 +247,7 @@ def modern_token_transformer(
     rotary: bool = False,
     steered: bool = True,
     counted: bool = False,
+    recalls: bool = False,
 ) -> TokenTransformer:
     """Pre-norm blocks with SwiGLU, steered by a condition, and a vocabulary of two levels: 4.9 million parameters.
 
@@ -259,12 +260,18 @@ def modern_token_transformer(
         rotary: whether blocks know places. Where tokens are sorted, what they hold tells their order.
         steered: whether the condition steers the blocks besides being part of the start.
         counted: whether the network is told how many codes a sequence has.
+        recalls: whether codes that a sequence has already have a factor of their own; with groups alone.
+
+    Raises:
+        ValueError: recalls without groups.
     """
+    if recalls and not groups:
+        raise ValueError("recalls=True needs groups of codes, within which it is known which a sequence has")
     made = [
         PreNormBlock(width, heads, feedforward, rotary=rotary, steered=steered and condition > 0) for _ in range(blocks)
     ]
     vocabulary: Vocabulary = (
-        TwoLevelVocabulary(codes, width, groups=groups, rank=rank)
+        TwoLevelVocabulary(codes, width, groups=groups, rank=rank, recalls=recalls)
         if groups
         else WholeVocabulary(codes, width, rank=rank, tied=True)
     )

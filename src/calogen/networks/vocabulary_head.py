@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from calogen.networks.recall import Seen, seen_before
 from calogen.networks.stored_linear import StoredLinear
 
 START = 0
@@ -67,6 +68,7 @@ class WholeVocabulary(nn.Module):
     """
 
     levels = 1
+    recalls = False
 
     def __init__(self, codes: int, width: int, *, rank: int | None = None, tied: bool = False) -> None:
         super().__init__()
@@ -88,8 +90,8 @@ class WholeVocabulary(nn.Module):
         """The choice that rows h [P, d] have and what it was, target [P]."""
         yield LinearChoice(None, self._features(h), self.head.weight, self.head.bias, target)
 
-    def logits(self, h: Tensor, path: Sequence[Tensor] = ()) -> Tensor:
-        """All logits [P, K + 2] of rows h [P, d]."""
+    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: Tensor | None = None) -> Tensor:
+        """All logits [P, K + 2] of rows h [P, d]; what was used makes no difference."""
         return self.head(self._features(h))
 
     def forbidden(self, level: int) -> int | None:
@@ -115,6 +117,8 @@ class TwoLevelVocabulary(nn.Module):
         width: d.
         groups: G; the first choice has G + 1 options, the second K / G.
         rank: numbers a code is known by.
+        recalls: a code that a sequence has already is less likely, or likelier, by a factor that is learned for each
+            group. Where hits share no cell, codes seldom come twice, and rows alone hardly tell which were.
 
     Raises:
         ValueError: for no codes, a rank that is none, or codes that cannot be cut into the groups.
@@ -122,7 +126,7 @@ class TwoLevelVocabulary(nn.Module):
 
     levels = 2
 
-    def __init__(self, codes: int, width: int, *, groups: int = 256, rank: int = 32) -> None:
+    def __init__(self, codes: int, width: int, *, groups: int = 256, rank: int = 32, recalls: bool = False) -> None:
         super().__init__()
         require_sizes(codes, width, rank)
         if groups < 1 or codes % groups:
@@ -134,6 +138,9 @@ class TwoLevelVocabulary(nn.Module):
         self.turn = nn.Embedding(groups, rank)
         self.bias = nn.Parameter(torch.zeros(codes))
         nn.init.normal_(self.turn.weight, std=rank**-0.5)
+        self.recalls = recalls
+        if recalls:
+            self.log_again = nn.Parameter(torch.zeros(groups))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens [P] -> [P, d]."""
@@ -142,7 +149,7 @@ class TwoLevelVocabulary(nn.Module):
     def choices(self, h: Tensor, target: Tensor) -> Iterator[LinearChoice]:
         """The choices of rows h [P, d] with tokens target [P]: of the group, and within each group that occurs."""
         last = target == self.stop
-        group = torch.where(last, self.groups, (target - 1).div(self.members, rounding_mode="floor"))
+        group = self._group(target)
         yield LinearChoice(None, h, self.first.weight, self.first.bias, group)
         rows = group.argsort(stable=True)[: int((~last).sum())]
         query = self._query(h[rows], group[rows])
@@ -154,16 +161,49 @@ class TwoLevelVocabulary(nn.Module):
             if len(r):
                 yield LinearChoice(r, q, weight, bias, m)
 
-    def logits(self, h: Tensor, path: Sequence[Tensor] = ()) -> Tensor:
+    def seen(self, owner: Tensor, target: Tensor) -> Seen:
+        """What came before each of the tokens target [P] of sequences owner [P], where it matters."""
+        return seen_before(owner, self._group(target), target)
+
+    def recalled(self, h: Tensor, target: Tensor, nats: Tensor, seen: Seen) -> Tensor:
+        """-log p [P] of the second choice of rows h [P, d], when what came before is known, from that without [P].
+
+        With a factor a for codes that were seen, of which the others' law gives q in all, p = a p' / (1 - q + a q), or
+        without a on top for a code that is new.
+
+        Args:
+            h: rows.
+            target: tokens [P].
+            nats: -log p' of the second choice [P]; 0 for a stop, which has none.
+            seen: of the same rows.
+        """
+        group = self._group(target).clamp(max=self.groups - 1)
+        query = self._query(h, group)
+        own = self._within(query, target)
+        log_q = self._within(query[seen.row], seen.token) - (nats + own)[seen.row]
+        q = torch.zeros_like(nats).index_add(0, seen.row, log_q.exp()).clamp(max=1)
+        again = self.log_again[group]
+        return nats + torch.log1p(again.expm1() * q) - again * seen.again
+
+    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: Tensor | None = None) -> Tensor:
         """Logits of rows h [P, d] for the group [P, G + 1], or given that [P] for the code within [P, K / G].
 
         A row that has stopped has no second choice; it is given that of the last group.
+
+        Args:
+            h: rows.
+            path: choices so far.
+            used: tokens that each sequence has already [P, K + 2]; None: none. It matters if the vocabulary `recalls`.
         """
         if not path:
             return self.first(h)
         group = path[0].clamp(max=self.groups - 1)
         within = torch.bmm(self._codes()[group], self._query(h, group)[:, :, None].to(self.bias))
-        return within[:, :, 0] + self.bias.view(self.groups, self.members)[group]
+        logits = within[:, :, 0] + self.bias.view(self.groups, self.members)[group]
+        if self.recalls and used is not None:
+            own = used[:, 1 : 1 + self.codes].unflatten(1, (self.groups, self.members))
+            logits = logits + self.log_again[group][:, None] * own[torch.arange(len(h), device=h.device), group]
+        return logits
 
     def forbidden(self, level: int) -> int | None:
         """All options of both levels may be drawn: the start is none of them."""
@@ -173,6 +213,17 @@ class TwoLevelVocabulary(nn.Module):
         """What was chosen at each level [P] -> tokens [P]."""
         group, member = path
         return torch.where(group == self.groups, self.stop, 1 + group * self.members + member)
+
+    def _group(self, tokens: Tensor) -> Tensor:
+        """The first choice that tokens [P] are: their group, or the stop's [P]."""
+        group = (tokens - 1).div(self.members, rounding_mode="floor")
+        return torch.where(tokens == self.stop, self.groups, group)
+
+    def _within(self, query: Tensor, tokens: Tensor) -> Tensor:
+        """Logits [R] of tokens [R] within their groups, for what rows look for [R, rank]; 0 for stops."""
+        code = (tokens - 1).clamp(max=self.codes - 1)
+        logits = (query * self.table.embedding(code + 1)).sum(1) + self.bias[code]
+        return logits.masked_fill(tokens == self.stop, 0.0)
 
     def _query(self, h: Tensor, group: Tensor) -> Tensor:
         """What rows h [R, d] look for within their groups [R] -> [R, rank]; a group has its own scales of it."""

@@ -323,7 +323,9 @@ DESK_TOKENIZER = TokenizerConfig(
     conditioned=True,
     apart="nearest",
 )
-DESK_NETWORK = GeneratorSizes(width=128, blocks=4, heads=4, feedforward=352, groups=64, rank=32, drafts=1, counted=True)
+DESK_NETWORK = GeneratorSizes(
+    width=128, blocks=4, heads=4, feedforward=352, groups=64, rank=32, drafts=4, counted=True, recalls=True
+)
 
 PRESETS: dict[str, Preset] = {
     "box-photons-desk": Preset(

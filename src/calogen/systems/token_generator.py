@@ -82,7 +82,7 @@ class GeneratorSizes:
     """Form and sizes of the network.
 
     Raises:
-        ValueError: an unknown form, or fewer than no drafts.
+        ValueError: an unknown form, fewer than no drafts, or what the form does not have.
     """
 
     form: Form = "modern"  # published: OmniJet's, without a condition; only the first four sizes below are its own
@@ -96,10 +96,16 @@ class GeneratorSizes:
     steered: bool = True  # the condition steers the blocks, besides being part of the start
     drafts: int = 0  # further tokens that are guessed
     counted: bool = False  # it is told how many codes a shower has
+    recalls: bool = False  # codes that a shower has already are less likely, or likelier, by a factor of their own
 
     def __post_init__(self) -> None:
         if self.counted and self.form == "published":
             raise ValueError("counted=true: the published form is not told how many codes there are; use form=modern")
+        if self.recalls and (self.form == "published" or not self.groups):
+            raise ValueError(
+                f"recalls=true with form={self.form} and groups={self.groups}: codes in use are known within groups; "
+                "use form=modern and 1 or more groups"
+            )
         if self.form not in get_args(Form):
             raise ValueError(f"unknown form {self.form!r} of a token generator; use {', '.join(get_args(Form))}")
         if self.drafts < 0:
@@ -118,6 +124,7 @@ class GeneratorSizes:
             rotary=self.rotary,
             steered=self.steered,
             counted=self.counted,
+            recalls=self.recalls,
             **common,
         )
 

@@ -1,7 +1,7 @@
-"""HitEnergies: decoded energies of hits scaled to what such hits had on the mean.
+"""HitEnergies: decoded energies of hits, mapped so that they are distributed as those of Geant4.
 
-A code stands for hits of several energies, and what is decoded is the middle of their logarithms: less than their mean.
-Without this, showers would lack that energy.
+A code stands for hits of several energies, and what is decoded is the middle of their logarithms: sums of energies
+would be too small, the edge at the readout's threshold and the peak of a minimum-ionising particle too broad.
 """
 
 from __future__ import annotations
@@ -9,65 +9,67 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor, nn
 
 from calogen.data.showers import Showers
 from calogen.systems.code_groups import GroupedTokenizer
 from calogen.train import Plan, SolvedStage
 
-EDGES = (*np.linspace(0, 0.95, 20), 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
-"""Quantiles of decoded energies between which a factor is taken; more of them where the energy is."""
+LOGITS = np.linspace(-9, 9, 257)
+"""Of the probabilities whose quantiles are compared: a tail beyond one has 7 % more hits than beyond the next."""
 
 FEWEST_HITS = 20
-"""Between two of them; with fewer, the neighbours' factors hold."""
+"""That anything is fitted to."""
 
 SHOWERS = 400
 """The most training showers that are looked at."""
 
 
 class HitEnergies(nn.Module):
-    """A factor by the logarithm of the energy, linear between knots; 1 until it is fitted."""
+    """A rising map of logarithms of energies, linear between quantiles; nothing is changed until it is fitted.
 
-    knots: Tensor
-    """ln(E / GeV) of decoded hits, ascending [M]."""
-    log_factor: Tensor
-    """[M]."""
+    Below all energies that were seen decoded is the least true one, which the readout's threshold decides; above all of
+    them the last factor holds.
+    """
+
+    decoded: Tensor
+    """ln(E / GeV) of decoded hits at each probability [M]."""
+    true: Tensor
+    """ln(E / GeV) of the same number of true hits there [M]."""
+    fitted: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("knots", torch.arange(len(EDGES) - 1, dtype=torch.float64))
-        self.register_buffer("log_factor", torch.zeros(len(EDGES) - 1, dtype=torch.float64))
+        knots = len(LOGITS) + 2
+        self.register_buffer("decoded", torch.arange(knots, dtype=torch.float64))
+        self.register_buffer("true", torch.arange(knots, dtype=torch.float64))
+        self.register_buffer("fitted", torch.tensor(False))
 
     def fit(self, decoded: NDArray[np.float32], true: NDArray[np.float32]) -> None:
-        """Take the ratio of sums of true and decoded energies [P] of hits that are decoded alike.
+        """Take the quantiles of decoded and of true energies [P], GeV.
 
         Raises:
-            ValueError: fewer hits than one factor needs.
+            ValueError: fewer hits than `FEWEST_HITS`.
         """
         if len(decoded) < FEWEST_HITS:
             raise ValueError(f"{len(decoded)} hits to fit energies of hits to; give at least {FEWEST_HITS}")
-        e, t, log = decoded.astype(np.float64), true.astype(np.float64), np.log(decoded.astype(np.float64))
-        edges = np.quantile(log, EDGES)
-        place = np.clip(np.searchsorted(edges, log, side="right") - 1, 0, len(edges) - 2)
-        hits, of_decoded, of_true, of_log = (
-            np.bincount(place, values, len(edges) - 1) for values in (np.ones_like(e), e, t, log)
-        )
-        known = hits >= FEWEST_HITS if (hits >= FEWEST_HITS).any() else hits > 0
-        centres, factors = of_log[known] / hits[known], np.log(of_true[known] / of_decoded[known])
-        knots = (edges[1:] + edges[:-1]) / 2
-        knots[known] = centres
-        self.knots.copy_(torch.from_numpy(knots))
-        self.log_factor.copy_(torch.from_numpy(np.interp(knots, centres, factors)))
+        p = np.concatenate([[0.0], expit(LOGITS), [1.0]])
+        for stored, energy in ((self.decoded, decoded), (self.true, true)):
+            stored.copy_(torch.from_numpy(np.quantile(np.log(energy.astype(np.float64)), p)))
+        self.fitted.fill_(True)
 
     def forward(self, energy: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Energies [P] GeV, scaled."""
-        log = np.log(energy.astype(np.float64))
-        shift = np.interp(log, self.knots.cpu().numpy(), self.log_factor.cpu().numpy())
-        return np.exp(log + shift).astype(np.float32)
+        """Energies [P] GeV, mapped."""
+        if not bool(self.fitted):
+            return energy
+        log, decoded, true = np.log(energy.astype(np.float64)), self.decoded.cpu().numpy(), self.true.cpu().numpy()
+        mapped = np.interp(log, decoded, true) + (log - decoded[-1]).clip(min=0)
+        return np.exp(mapped).astype(np.float32)
 
 
 class HitEnergiesStage(SolvedStage):
-    """Fit the factors to training showers that went through the final tokenizer.
+    """Fit the map to training showers that went through the final tokenizer.
 
     Args:
         energies: what is fitted.

@@ -6,7 +6,7 @@ E, direction, kind -> transformer: p(k_1 | E) p(k_2 | k_1, E) ... p(end | all, E
        | a code in two choices: its group, and which of it (published: in one)
        | the number of hits n first, p(n | E), then p(k_t | k_1 ... k_{t-1}, n, E) (published: n is where they end)
 codes -> autoencoder, all hits of a shower at once -> places and energies -> rounded to cells, one hit a cell
-       | decoded energies are scaled to the mean of what such hits had (not as published)
+       | decoded energies are mapped to be distributed as those of Geant4's hits (not as published)
      showers: one point in the middle of each cell with energy
 """
 
@@ -54,7 +54,7 @@ class OmniJetConfig:
 
     code: TokenizerConfig = field(default_factory=TokenizerConfig)  # hits to codes and back
     network: GeneratorSizes = PUBLISHED_SIZES  # of the transformer
-    calibrated: bool = False  # decoded energies are scaled to what such hits had, see `HitEnergies`
+    calibrated: bool = False  # decoded energies are mapped to be distributed as true ones, see `HitEnergies`
     precision: Precision = "float32"  # of its large weights in `sample`, where scores were shown to hold
 
     def __post_init__(self) -> None:

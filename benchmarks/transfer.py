@@ -35,7 +35,8 @@ TOKENIZED = ("tokenizer", "groups", "energies")
 
 def started(origin: OmniJet, source: OmniJet | None, seed: int) -> OmniJet:
     """A system of the origin's tokens, whose generator starts from the source's, or anew."""
-    system = OmniJet.create(origin.config, origin.detector, seed=seed)
+    config = replace(origin.config, network=replace(origin.config.network, drafts=0))
+    system = OmniJet.create(config, origin.detector, seed=seed)
     if source is not None:
         system.start_from(source, label="the kind before")
         return system

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from calogen.methods.further_tokens import further_loss
 from calogen.methods.linear_cross_entropy import linear_cross_entropy
 from calogen.methods.next_token import NextToken, Shifted
-from calogen.networks.token_drafts import TokenDraft
+from calogen.networks.token_drafts import TokenDrafts
 from calogen.networks.token_transformer import TokenTransformer, modern_token_transformer, published_token_transformer
 
 CODES = 12
@@ -85,31 +86,39 @@ def networks() -> dict[str, TokenTransformer]:
 
 @pytest.mark.parametrize("name", ["published", "modern"])
 def test_a_loss_for_each_sequence(name: str) -> None:
-    """The mean of -log p of its tokens by torch, whatever the batch; drafts add theirs."""
+    """The mean of -log p of its tokens by torch, whatever the batch."""
     net = networks()[name]
-    drafts = [TokenDraft(16), TokenDraft(16)]
-    with torch.no_grad():
-        for draft in drafts:
-            draft.narrow.weight.normal_()
-    plain, both = NextToken(net), NextToken(net, drafts, weight=0.5)
+    method = NextToken(net)
     codes, counts = torch.arange(9) % CODES, torch.tensor([5, 0, 4])
-    loss, more = plain.loss(codes, None, counts, block=30), both.loss(codes, None, counts)
-    assert torch.allclose(plain.surprise(codes, None, counts), loss * (counts + 1))
-    vocabulary = net.vocabulary
+    loss = method.loss(codes, None, counts, block=30)
+    assert torch.allclose(method.surprise(codes, None, counts), loss * (counts + 1))
     for k, own in enumerate(codes.split(counts.tolist())):
         alone = torch.tensor([len(own)])
-        assert torch.allclose(plain.loss(own, None, alone), loss[k : k + 1], atol=1e-5)
+        assert torch.allclose(method.loss(own, None, alone), loss[k : k + 1], atol=1e-5)
         made = Shifted(own, alone, CODES)
         h = net(made.inputs, made.counts)
-        expected = 1.0 * mean_surprise(vocabulary, h, made.target)
-        assert expected.item() == pytest.approx(loss[k].item(), abs=1e-5)
-        for by, draft in enumerate(drafts, start=1):
-            h = draft(h[:-1], vocabulary.embed(made.target[by - 1 : -1]))
-            if len(h):
-                expected = expected + 0.5 * mean_surprise(vocabulary, h, made.target[by:])
-        assert expected.item() == pytest.approx(more[k].item(), abs=1e-5)
-    more.sum().backward()
-    assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in both.drafts.parameters())
+        assert mean_surprise(net.vocabulary, h, made.target).item() == pytest.approx(loss[k].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["published", "modern"])
+def test_guesses_of_further_tokens_have_a_loss_of_their_own(name: str) -> None:
+    """The mean over all of a sequence of -log q of each, by torch; the network has no part in it."""
+    net = networks()[name]
+    drafts = TokenDrafts(16, 3)
+    torch.nn.init.normal_(drafts.narrow.weight)
+    codes, counts = torch.arange(7) % CODES, torch.tensor([5, 0, 2])
+    loss = further_loss(net, drafts, codes, None, counts, number=3)
+    for k, own in enumerate(codes.split(counts.tolist())):
+        made = Shifted(own, torch.tensor([len(own)]), CODES)
+        rows = drafts(net(made.inputs, made.counts), net.vocabulary.embed(made.target))
+        parts = [(rows[i, j], made.target[i + j + 1]) for i in range(len(own) + 1) for j in range(min(3, len(own) - i))]
+        expected = 0.0
+        if parts:
+            expected = mean_surprise(net.vocabulary, *(torch.stack(x) for x in zip(*parts, strict=True))).item()
+        assert loss[k].item() == pytest.approx(expected, abs=1e-5)
+    loss.sum().backward()
+    assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in drafts.parameters())
+    assert all(p.grad is None for p in net.blocks.parameters())
 
 
 def mean_surprise(vocabulary: torch.nn.Module, h: Tensor, target: Tensor) -> Tensor:

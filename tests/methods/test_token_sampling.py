@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 from torch import Tensor, nn
 
-from calogen.methods.next_token import NextToken
+from calogen.methods.further_tokens import further_loss
 from calogen.methods.token_choice import Sharpening
 from calogen.methods.token_sampling import sample_tokens
 from calogen.methods.token_slots import DrawnTokens, TooLongError
-from calogen.networks.token_drafts import TokenDraft
+from calogen.networks.token_drafts import TokenDrafts
 from calogen.networks.token_transformer import TokenTransformer, modern_token_transformer, published_token_transformer
 
 CODES, C, LIMIT = 24, 3, 500
@@ -131,15 +131,17 @@ class Chain(nn.Module):
         return path[0]
 
 
-def bad_guess(h: Tensor, token: Tensor) -> Tensor:
-    return -1 - token
+class Guess:
+    """Guesses by the law of the last token (right for the first alone), or by that of bad rows."""
+
+    def __init__(self, *good: bool) -> None:
+        self.number, self.good = len(good), torch.tensor(good)
+
+    def __call__(self, h: Tensor, token: Tensor) -> Tensor:
+        return torch.where(self.good, token[:, None], -1 - token[:, None])
 
 
-def good_guess(h: Tensor, token: Tensor) -> Tensor:
-    return token
-
-
-DRAFTS = {"none": (), "good": (good_guess,) * 3, "bad": (bad_guess,) * 2, "both": (good_guess, bad_guess)}
+DRAFTS = {"none": None, "good": Guess(True, True, True), "bad": Guess(False, False), "both": Guess(True, False)}
 
 
 @pytest.mark.parametrize("drafts", DRAFTS)
@@ -221,7 +223,7 @@ def test_what_is_forbidden_to_come_again_does_not(guesses: bool) -> None:
     """With no weight for codes in use none comes twice, as long as its group has others."""
     net = network("recalls")
     n = 60
-    how = {"limit": 8, "slots": 7, "cut": True, "drafts": drafts_of(net) if guesses else ()}
+    how = {"limit": 8, "slots": 7, "cut": True, "drafts": drafts_of(net) if guesses else None}
     some, tokens = again(sample_tokens(net, n, streams(), conditions(n), **how))
     with torch.no_grad():
         net.vocabulary.log_again.fill_(-60)
@@ -232,12 +234,10 @@ def test_what_is_forbidden_to_come_again_does_not(guesses: bool) -> None:
 # --- guesses ---------------------------------------------------------------------------------------------------------
 
 
-def drafts_of(network: TokenTransformer) -> list[TokenDraft]:
+def drafts_of(network: TokenTransformer) -> TokenDrafts:
     torch.manual_seed(9)
-    made = [TokenDraft(network.width).eval() for _ in range(3)]
-    with torch.no_grad():
-        for draft in made:
-            draft.narrow.weight.normal_(std=0.1)
+    made = TokenDrafts(network.width, 3).eval()
+    torch.nn.init.normal_(made.narrow.weight, std=0.1)
     return made
 
 
@@ -292,12 +292,11 @@ def test_guesses_of_the_likeliest_tokens_change_nothing(name: str) -> None:
     how = {"limit": 40, "cut": True, "slots": 4, "sharpening": Sharpening(top_k=1)}
     plain = sample_tokens(net, n, streams(), c, **how)
     drafts = drafts_of(net)
-    method = NextToken(net, drafts, weight=1.0)
-    optimizer = torch.optim.Adam(method.drafts.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(drafts.parameters(), lr=1e-2)
     for _ in range(40):  # guesses that are right now and then
         codes, counts = torch.from_numpy(plain.tokens - 1), torch.from_numpy(np.diff(plain.offsets))
         optimizer.zero_grad()
-        method.loss(codes, c, counts).mean().backward()
+        further_loss(net, drafts, codes, c, counts, number=3).mean().backward()
         optimizer.step()
     guessed = sample_tokens(net, n, streams(), c, drafts=drafts, **how)
     assert np.array_equal(plain.tokens, guessed.tokens)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calogen.methods.next_token import NextToken, Shifted, surprise
+from calogen.methods.token_steps import InUse
 from calogen.networks.recall import seen_before
 from calogen.networks.token_transformer import TokenTransformer, modern_token_transformer
 
@@ -27,12 +28,11 @@ def test_pairs_are_those_of_a_plain_search(sequences: list[list[int]], size: int
     assert made.again.tolist() == again
     assert len(found) == len(set(found))
     assert set(found) == pairs
-    chosen = torch.arange(0, len(token), 2)
-    some = made.of(chosen)
-    assert {(2 * a, b) for a, b in zip(some.row.tolist(), some.token.tolist(), strict=True)} == {
-        (i, t) for i, t in pairs if i % 2 == 0
-    }
-    assert some.again.tolist() == again[::2]
+    chosen = [i for i in range(len(token) - 1, -1, -2) for _ in range(2)]
+    some = made.of(torch.tensor(chosen, dtype=torch.int64))
+    expected = [(a, t) for a, i in enumerate(chosen) for j, t in pairs if i == j]
+    assert sorted(zip(some.row.tolist(), some.token.tolist(), strict=True)) == sorted(expected)
+    assert some.again.tolist() == [again[i] for i in chosen]
 
 
 def network() -> TokenTransformer:
@@ -63,7 +63,7 @@ def test_probabilities_are_those_of_the_choices() -> None:
         total = first[-1].exp()
         for k in range(CODES):
             group = torch.tensor([k // (CODES // GROUPS)])
-            second = vocabulary.logits(row, [group], used[None]).log_softmax(1)[0]
+            second = vocabulary.logits(row, [group], InUse(used[None], torch.tensor([0]))).log_softmax(1)[0]
             log_p = first[group[0]] + second[k % (CODES // GROUPS)]
             total = total + log_p.exp()
             if token == k + 1:
@@ -72,6 +72,21 @@ def test_probabilities_are_those_of_the_choices() -> None:
         if token == vocabulary.stop:
             assert float(nats[i]) == pytest.approx(-float(first[-1]), abs=1e-5)
         used[token] = True
+
+
+@torch.no_grad()
+def test_further_tokens_in_use_count_as_those_of_the_table() -> None:
+    vocabulary = network().vocabulary
+    rows, group = torch.randn(4, 16), torch.tensor([0, 1, 2, 2])
+    more = torch.tensor([[1, 0, 5], [5, 5, 8], [12, vocabulary.stop, 1], [0, 0, 0]])
+    table = torch.zeros(4, CODES + 2, dtype=torch.bool)
+    table[2, 11] = True
+    without = InUse(table, torch.arange(4), more)
+    table = table.clone()
+    table[torch.arange(4)[:, None], more] = True
+    within = InUse(table, torch.arange(4))
+    assert torch.equal(vocabulary.logits(rows, [group], without), vocabulary.logits(rows, [group], within))
+    assert not torch.equal(vocabulary.logits(rows, [group], without), vocabulary.logits(rows, [group]))
 
 
 def test_how_seldom_codes_come_again_is_learned() -> None:

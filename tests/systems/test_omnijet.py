@@ -29,7 +29,7 @@ TOKENIZER = TokenizerConfig(
 )
 SMALL = OmniJetConfig(
     TOKENIZER,
-    GeneratorSizes(width=24, blocks=1, heads=2, feedforward=32, groups=8, rank=8, drafts=1, counted=True),
+    GeneratorSizes(width=24, blocks=1, heads=2, feedforward=32, groups=8, rank=8, drafts=2, counted=True, recalls=True),
     calibrated=True,
 )
 PUBLISHED = OmniJetConfig(TOKENIZER, replace(PUBLISHED_SIZES, width=16, blocks=1, heads=2, feedforward=24))
@@ -38,7 +38,7 @@ MEGABYTE = 1e6
 
 def quick(system: OmniJet, generator: int = 150, tokenizer: int = 120) -> dict[str, Plan]:
     few = {"batch_size": 16, "validate_every": 75, "validation_showers": 20}
-    steps = {"tokenizer": tokenizer, "groups": 1, "calibrate": 1, "counts": 400, "generator": generator}
+    steps = {"tokenizer": tokenizer, "groups": 1, "calibrate": 1, "counts": 400, "generator": generator, "drafts": 60}
     plans = {name: replace(plan, **few, steps=steps[name], warmup_steps=5) for name, plan in system.plans().items()}
     return plans | {"generator": replace(plans["generator"], learning_rate=1e-2, ema="none")}
 
@@ -197,8 +197,9 @@ def test_options_of_sampling(fitted: OmniJet, showers: Showers, tmp_path: Path) 
     plain = fitted.sample(request, seed=4)
     likeliest = fitted.sample(request, seed=4, temperature=0.8, top_k=5, top_p=0.95)
     assert likeliest.n_points != plain.n_points or not np.array_equal(likeliest.layer, plain.layer)
-    guessed = fitted.sample(request, seed=4, guess=True)
-    assert 0.5 < guessed.n_points / plain.n_points < 2
+    one_by_one = fitted.sample(request, seed=4, guess=False)
+    assert not np.array_equal(one_by_one.x, plain.x)
+    assert 0.5 < one_by_one.n_points / plain.n_points < 2
     assert fitted.sample(request, seed=4, precision="bfloat16").n_points > 0
     for wrong, match in (
         ({"temperature": 0.0}, "temperature"),

@@ -14,6 +14,8 @@ from toys import toy_showers
 
 from calogen import Incident, Showers
 from calogen.methods.token_slots import TooLongError
+from calogen.networks.token_drafts import TokenDrafts
+from calogen.systems.draft_stage import DraftStage
 from calogen.systems.particles import Particles
 from calogen.systems.token_generator import (
     PUBLISHED_SIZES,
@@ -29,7 +31,7 @@ from calogen.train.streams import seeded
 SMALL = GeneratorSizes(width=16, blocks=1, heads=2, feedforward=24, groups=5, rank=8)
 SIZES = {
     "modern": SMALL,
-    "tied": replace(SMALL, groups=0, rotary=True, steered=False, drafts=1),
+    "tied": replace(SMALL, groups=0, rotary=True, steered=False),
     "published": replace(PUBLISHED_SIZES, width=16, blocks=1, heads=2, feedforward=24),
 }
 PLAN = Plan(steps=150, batch_size=16, learning_rate=1e-2, schedule="cosine", validate_every=75)
@@ -80,9 +82,24 @@ def test_other_forms_are_fitted_too(name: str, showers: Showers, tmp_path: Path)
     made = again.sample(incident, seed=1)
     assert np.array_equal(made.codes, generator.sample(incident, seed=1).codes)
     assert made.passes == len(made.codes) + 3
-    if SIZES[name].drafts:
-        guessed = again.sample(Incident.gun(60, energy=20.0), seed=1, guess=True)
-        assert guessed.passes < 0.9 * (len(guessed.codes) + 60)
+
+
+@pytest.mark.parametrize("recalls", [False, True])
+def test_drafts_are_fitted_to_a_generator_that_stays(recalls: bool, showers: Showers, tmp_path: Path) -> None:
+    generator = TokenGenerator(30, Particles(kinds=False), replace(SMALL, recalls=recalls))
+    stage = TokenStage(generator, Layers(), PLAN)
+    drafts = TokenDrafts(SMALL.width, 3)
+    plan = replace(PLAN, steps=100)
+    fit([stage], showers, run_dir=tmp_path / "generator", progress=False)
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    (report,) = fit([DraftStage(drafts, stage, plan)], showers, run_dir=tmp_path / "drafts", progress=False)
+    assert report.parameters == sum(p.numel() for p in drafts.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
+    assert all(p.requires_grad for p in generator.parameters())
+    incident = Incident.gun(60, energy=20.0)
+    plain, guessed = generator.sample(incident, seed=1), generator.sample(incident, seed=1, drafts=drafts)
+    assert guessed.passes < 0.6 * (len(guessed.codes) + 60)
+    assert abs(len(guessed.codes) / len(plain.codes) - 1) < 0.2
 
 
 def test_layers_are_drawn_in_order_and_more_of_them_at_high_energy(modern: TokenGenerator) -> None:
@@ -182,9 +199,6 @@ def test_what_is_refused(showers: Showers) -> None:
         generator.sample(Incident.gun(1), seed=1, precision="half")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="limit=0"):
         generator.sample(Incident.gun(1), seed=1)
-
-    with pytest.raises(ValueError, match=r"sizes\.drafts=0"):
-        generator.sample(Incident.gun(1), seed=1, guess=True)
 
     class Short(Layers):
         def encode(self, showers: Showers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

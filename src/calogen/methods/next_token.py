@@ -6,7 +6,7 @@ is a loss at each real token but the start, and nowhere else; memory does not gr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -76,17 +76,14 @@ class NextToken(nn.Module):
 
     Args:
         network: (tokens [P], counts [N], c) -> rows [P, d], with a `vocabulary`.
-        drafts: of tokens further on, each (rows [R, d] of the one before, [R, d] of the token before) -> [R, d]; they
-            guess several tokens at a time where these are drawn.
-        weight: of the loss of each further token; the first counts 1.
     """
 
-    def __init__(self, network: nn.Module, drafts: Iterable[nn.Module] = (), *, weight: float = 0.1) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.drafts, self.weight = network, nn.ModuleList(drafts), weight
+        self.network = network
 
     def loss(self, codes: Tensor, c: Tensor | None, counts: Tensor, *, block: int = BLOCK) -> Tensor:
-        """Mean of -log p over the tokens of each sequence [N], its stop included; nats. Drafts add their own means.
+        """Mean of -log p over the tokens of each sequence [N], its stop included; nats.
 
         Args:
             codes: [T] int64 in [0, K), packed.
@@ -101,15 +98,7 @@ class NextToken(nn.Module):
         made = Shifted(codes, counts, vocabulary.codes)
         h = self.network(made.inputs, made.counts, c)
         seen = vocabulary.seen(made.owner, made.target) if vocabulary.recalls else None
-        total = made.mean(surprise(vocabulary, h, made.target, block, seen))
-        before = torch.arange(len(h), device=h.device)
-        for by, draft in enumerate(self.drafts, start=1):
-            rows, target = made.further(by)
-            h = draft(h[torch.searchsorted(before, rows)], vocabulary.embed(made.target[rows + by - 1]))
-            known = None if seen is None else seen.of(rows + by)
-            total = total + self.weight * made.mean(surprise(vocabulary, h, target, block, known), rows)
-            before = rows
-        return total
+        return made.mean(surprise(vocabulary, h, made.target, block, seen))
 
     def surprise(self, codes: Tensor, c: Tensor | None, counts: Tensor, *, block: int = BLOCK) -> Tensor:
         """-log p(codes, stop | c) of each sequence as a whole [N], nats; arguments as of `loss`."""

@@ -84,7 +84,7 @@ def of_weights(weights: Tensor, u: Tensor) -> Tensor:
     """
     options = weights.shape[1]
     if options <= 2 * BLOCK:
-        return _first_above(weights, u)[0]
+        return _cumulated(weights, u)[0]
     whole = options // BLOCK * BLOCK
     sums = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(2)
     if whole < options:
@@ -97,13 +97,18 @@ def of_weights(weights: Tensor, u: Tensor) -> Tensor:
 
 def _first_above(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """The first option at which the cumulative weight is above u times the sum [R], and where u is within it [R]."""
+    option, cumulative, goal = _cumulated(weights, u)
+    width = weights.gather(1, option[:, None]).to(cumulative)
+    within = 1 - (cumulative.gather(1, option[:, None]) - goal) / width
+    return option, within[:, 0].clamp(0, 1)
+
+
+def _cumulated(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first option at which the cumulative weight is above u times the sum [R]; these weights and that goal."""
     cumulative = weights.cumsum(1, dtype=torch.float64)
     total = cumulative[:, -1:]
     if not bool((torch.isfinite(total) & (total > 0)).all()):
         row = int((~torch.isfinite(total) | (total <= 0))[:, 0].nonzero()[0])
         raise ValueError(f"options of row {row} have weights with sum {float(total[row])}: the network gave no numbers")
     goal = torch.minimum(u.to(total)[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    option = torch.searchsorted(cumulative, goal, right=True)
-    width = weights.gather(1, option).to(total)
-    within = 1 - (cumulative.gather(1, option) - goal) / width
-    return option[:, 0], within[:, 0].clamp(0, 1)
+    return torch.searchsorted(cumulative, goal, right=True)[:, 0], cumulative, goal

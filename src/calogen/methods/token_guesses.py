@@ -7,8 +7,7 @@ Where a token is several choices in order, each is judged by itself given those 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,22 +15,23 @@ from torch import Tensor
 
 from calogen.methods.token_choice import PLAIN, Sharpening, of_weights
 from calogen.methods.token_slots import Numbers, TokenSlots
-from calogen.methods.token_steps import Choices, Decoder, Draft, Streams, TokenNetwork, Used, draw
+from calogen.methods.token_steps import Choices, Decoder, Drafts, InUse, Streams, TokenNetwork, Used, draw
 
 DRAWN, GUESSED, KEPT, NUMBERS = 0, 1, 2, 3
 """Uniform numbers of each choice: to draw it where no guess is kept, to guess it, to keep the guess; how many."""
 
 
 class Guess(NamedTuple):
-    """Guessed tokens of R sequences: each choice, and the probabilities [R, S] it was guessed with."""
+    """k guessed tokens of each of R sequences: each choice, and the probabilities [R, k, S] it was guessed with."""
 
-    token: Tensor  # [R]
-    path: tuple[Tensor, ...]  # [R] each
+    token: Tensor  # [R, k]
+    path: tuple[Tensor, ...]  # [R, k] each
     p: tuple[Tensor, ...]
 
-    def of(self, rows: Tensor) -> Guess:
-        """Those of some of the sequences."""
-        return Guess(self.token[rows], tuple(x[rows] for x in self.path), tuple(x[rows] for x in self.p))
+    def of(self, rows: Tensor, place: Tensor) -> Guess:
+        """One guess of each of some sequences [m], that at its place [m]: k = 1."""
+        path, p = (tuple(x[rows, place][:, None] for x in made) for made in (self.path, self.p))
+        return Guess(self.token[rows, place][:, None], path, p)
 
 
 class Guesses:
@@ -45,43 +45,61 @@ class Guesses:
     def __init__(self, choices: Choices, sharpening: Sharpening = PLAIN) -> None:
         self.choices, self.sharpening = choices, sharpening
 
-    def make(self, h: Tensor, u: Tensor, used: Tensor | None = None) -> Guess:
-        """Guess the next tokens of rows h [R, d] by uniform numbers u [R, levels]; used: see `Used`."""
+    def make(self, h: Tensor, u: Tensor, used: InUse | None = None) -> Guess:
+        """Guess tokens of rows h [R, k, d] by uniform numbers u [R, k, levels]; used: of the R · k rows."""
+        shape, rows, u = h.shape[:2], h.flatten(0, 1), u.flatten(0, 1)
         path: list[Tensor] = []
         law: list[Tensor] = []
         for level in range(self.choices.levels):
-            law.append(self._law(self.choices.logits(h, path, used), level))
+            law.append(self._law(self.choices.logits(rows, path, used), level))
             path.append(of_weights(law[-1], u[:, level]))
-        return Guess(self.choices.token(path), tuple(path), tuple(law))
+        token = self.choices.token(path).unflatten(0, shape)
+        return Guess(token, *(tuple(x.unflatten(0, shape) for x in made) for made in (path, law)))
 
-    def judge(
-        self, h: Tensor, first: Tensor, guess: Guess | None, u: Tensor, used: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The next tokens [R], and where they are as guessed [R].
+    def kept(self, h: Tensor, guess: Guess, u: Tensor, used: InUse | None = None) -> list[Tensor]:
+        """Whether the choices up to each level are kept, of each guess [R, k], were all guesses before it kept.
 
         Args:
-            h: the network's rows [R, d].
-            first: their logits for the first choice [R, S].
-            guess: None: there is none, all are drawn.
-            u: uniform numbers [R, levels, NUMBERS].
-            used: see `Used`.
+            h: the network's rows [R, k, d], each of what comes before a guess.
+            guess: see above.
+            u: uniform numbers [R, k, levels].
+            used: of the R · k rows, the guesses before each included.
         """
-        same = torch.full((len(h),), guess is not None, device=h.device)
-        path: list[Tensor] = []
+        shape, rows = h.shape[:2], h.flatten(0, 1)
+        same = torch.ones(shape, dtype=torch.bool, device=u.device)
+        made: list[Tensor] = []
         for level in range(self.choices.levels):
-            p = self._law(self.choices.logits(h, path, used) if level else first, level)
-            if guess is None:
-                path.append(of_weights(p, u[:, level, DRAWN]))
-                continue
-            g, q = guess.path[level], guess.p[level]
-            at_p, at_q = (law.gather(1, g[:, None])[:, 0] for law in (p, q))
-            kept = same & (u[:, level, KEPT].to(at_q) * at_q < at_p)
-            more = (p - q).clamp_(min=0)
+            path = [x.flatten() for x in guess.path[:level]]
+            p = self._law(self.choices.logits(rows, path, used), level)
+            q, g = guess.p[level], guess.path[level]
+            at_p, at_q = p.gather(1, g.flatten()[:, None])[:, 0].view(shape), q.gather(2, g[:, :, None])[:, :, 0]
+            same = same & (u[:, :, level].to(at_q) * at_q < at_p)
+            made.append(same)
+        return made
+
+    def draw(
+        self, h: Tensor, u: Tensor, refused: Guess, guessed: Tensor, kept: Tensor, used: InUse | None = None
+    ) -> Tensor:
+        """Tokens [R] of rows h [R, d] in place of guesses that were refused.
+
+        Args:
+            h: the network's rows.
+            u: uniform numbers [R, levels].
+            refused: one of each row, k = 1.
+            guessed: whether it is of this row's place [R]; else the row draws from its law.
+            kept: whether its choices up to each level are kept [R, levels]; not the last.
+            used: of the rows.
+        """
+        path: list[Tensor] = []
+        same = guessed
+        for level in range(self.choices.levels):
+            p = self._law(self.choices.logits(h, path, used), level)
+            more = (p - refused.p[level][:, 0]).clamp_(min=0)
             use_p = ~same | (more.sum(1) == 0)
-            drawn = of_weights(torch.where(use_p[:, None], p, more), u[:, level, DRAWN])
-            path.append(torch.where(kept, g, drawn))
-            same = kept
-        return self.choices.token(path), same
+            drawn = of_weights(torch.where(use_p[:, None], p, more), u[:, level])
+            same = same & kept[:, level]
+            path.append(torch.where(same, refused.path[level][:, 0], drawn))
+        return self.choices.token(path)
 
     def _law(self, logits: Tensor, level: int) -> Tensor:
         """Probabilities [R, S]."""
@@ -93,19 +111,14 @@ class Guesses:
 
 
 class SeveralAtOnce:
-    """Sequences that go on by 1 to 1 + k tokens a step, with k drafts."""
+    """Sequences that go on by 1 to 1 + k tokens a step, with k guesses."""
 
     def __init__(
-        self,
-        network: TokenNetwork,
-        sequences: TokenSlots,
-        streams: Streams,
-        sharpening: Sharpening,
-        drafts: Sequence[Draft],
+        self, network: TokenNetwork, sequences: TokenSlots, streams: Streams, sharpening: Sharpening, drafts: Drafts
     ) -> None:
         self.choices: Choices = network.vocabulary
         self.device = next(iter(network.parameters())).device
-        slots, room = len(sequences.who), sequences.limit + 1 + len(drafts)
+        slots, room = len(sequences.who), sequences.limit + 1 + drafts.number
         self.decoder: Decoder = network.decoder(slots, room)
         self.sequences, self.streams, self.drafts = sequences, streams, drafts
         self.guesses = Guesses(self.choices, sharpening)
@@ -124,7 +137,7 @@ class SeveralAtOnce:
         if self.row is None:
             self.row = h.new_zeros(len(self.uniform), *h.shape[1:])
         self.row[slots] = h
-        first = draw(self.choices, h, self._uniform(at, 0)[:, :, DRAWN], self.guesses.sharpening)
+        first = draw(self.choices, h, self._uniform(at, 1)[:, 0, :, DRAWN], self.guesses.sharpening)
         self.used.add(at, first)
         self.sequences.append(at, first.cpu().numpy())
         self.sequences.passes += len(slots)
@@ -135,36 +148,45 @@ class SeveralAtOnce:
         active = np.array([slot for slot in sequences.active if not sequences.over[slot]], dtype=np.int64)
         if self.row is None or not len(active):
             return
-        n, k = len(active), len(self.drafts)
-        last = torch.from_numpy(sequences.last(active)).to(self.device)
-        h, tokens, guesses, used = self.row[active.tolist()], [last], [], self.used.of(active)
-        for by, draft in enumerate(self.drafts):
-            h = draft(h, self.choices.embed(tokens[-1]))
-            guesses.append(self.guesses.make(h, self._uniform(active, by)[:, :, GUESSED], used))
-            tokens.append(guesses[-1].token)
-            if used is not None:
-                used[torch.arange(n, device=self.device), tokens[-1]] = True
-        rows, kept = self.decoder.extend(active.tolist(), torch.stack(tokens, 1).flatten(), keep=False)
-        sequences.passes += n
-        rows = rows.unflatten(0, (n, k + 1))
-        first = self.choices.logits(rows.flatten(0, 1)).unflatten(0, (n, k + 1))
-        right, stays = np.arange(n), np.ones(n, dtype=np.int64)
-        for by in range(k + 1):
-            at = torch.from_numpy(right).to(self.device)
-            guess = guesses[by].of(at) if by < k else None
-            u = self._uniform(active[right], 0)
-            token, same = self.guesses.judge(rows[at, by], first[at, by], guess, u, self.used.of(active[right]))
-            self.used.add(active[right], token)
-            self.row[active[right].tolist()] = rows[at, by]
-            sequences.append(active[right], token.cpu().numpy())
-            on = same.cpu().numpy() & ~sequences.over[active[right]]
-            right = right[on]
-            stays[right] += 1
-            if not len(right):
-                break
-        kept.keep(stays.tolist())
+        k, each = self.drafts.number, torch.arange(len(active), device=self.device)
+        u = self._uniform(active, k + 1)
+        guess, rows, cached = self._guessed(active, u[:, :k, :, GUESSED])
+        before = _before(guess.token)
+        used = self.used.of(active.repeat(k), before[:, :k].flatten(0, 1))
+        kept = self.guesses.kept(rows[:, :k], guess, u[:, :k, :, KEPT], used)
+        right = kept[-1].long().cumprod(1).sum(1)  # guesses before the first that is refused
+        h, at = rows[each, right], right.clamp(max=k - 1)
+        refused, up_to = guess.of(each, at), torch.stack([x[each, at] for x in kept], 1)
+        used = self.used.of(active, before[each, right])
+        token = self.guesses.draw(h, u[each, right, :, DRAWN], refused, right < k, up_to, used)
+        made = torch.cat([guess.token, token[:, None]], 1).scatter(1, right[:, None], token[:, None])
+        added = sequences.append_several(active, made.cpu().numpy(), right.cpu().numpy() + 1)
+        sequences.passes += len(active)
+        cached.keep(added.tolist())
+        self.row[active.tolist()] = h
+        self.used.add(active, made.masked_fill(torch.arange(k + 1, device=self.device) > right[:, None], 0))
 
-    def _uniform(self, slots: Numbers, by: int) -> Tensor:
-        """The numbers of the place `by` after the next one of some slots [R, levels, NUMBERS]."""
-        place = self.sequences.place[slots] + by
-        return torch.from_numpy(self.uniform[slots, place]).to(self.device)
+    def _guessed(self, active: Numbers, u: Tensor) -> tuple[Guess, Tensor, Any]:
+        """Guesses for some slots by uniform numbers [n, k, levels], the network's rows [n, k + 1, d], and its cache."""
+        assert self.row is not None
+        last = torch.from_numpy(self.sequences.last(active)).to(self.device)
+        h = self.drafts(self.row[active.tolist()], self.choices.embed(last))
+        guess = self.guesses.make(h, u, self.used.of(active.repeat(self.drafts.number)))
+        tokens = torch.cat([last[:, None], guess.token], 1)
+        rows, cached = self.decoder.extend(active.tolist(), tokens.flatten(), keep=False)
+        return guess, rows.unflatten(0, tuple(tokens.shape)), cached
+
+    def _uniform(self, slots: Numbers, count: int) -> Tensor:
+        """The numbers of the next `count` places of some slots [R, count, levels, NUMBERS]."""
+        places = self.sequences.place[slots][:, None] + np.arange(count)
+        return torch.from_numpy(self.uniform[slots[:, None], places]).to(self.device)
+
+
+def _before(tokens: Tensor) -> Tensor:
+    """Of each of k + 1 places those of the k tokens [n, k] that come before it [n, k + 1, k]; 0 for none.
+
+    >>> _before(torch.tensor([[7, 8]])).tolist()
+    [[[0, 0], [7, 0], [7, 8]]]
+    """
+    k = tokens.shape[1]
+    return tokens[:, None] * torch.ones(k + 1, k, dtype=tokens.dtype, device=tokens.device).tril(-1)

@@ -6,7 +6,7 @@ whatever its length, so lengths follow the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from calogen.methods.token_choice import PLAIN, Sharpening
 from calogen.methods.token_guesses import SeveralAtOnce
 from calogen.methods.token_slots import DrawnTokens, TokenSlots
-from calogen.methods.token_steps import Draft, OneByOne, Streams, TokenNetwork
+from calogen.methods.token_steps import Drafts, OneByOne, Streams, TokenNetwork
 
 SLOTS = 64
 """Sequences drawn together by default: weights are read once for all of them."""
@@ -32,7 +32,7 @@ def sample_tokens(
     slots: int = SLOTS,
     sharpening: Sharpening = PLAIN,
     cut: bool = False,
-    drafts: Sequence[Draft] = (),
+    drafts: Drafts | None = None,
     done: Callable[[int], object] | None = None,
 ) -> DrawnTokens:
     """Draw n sequences. Each depends on its own random numbers and condition alone, up to the network's round-off.
@@ -47,8 +47,8 @@ def sample_tokens(
         slots: sequences drawn together.
         sharpening: see `Sharpening`; none by default.
         cut: sequences that have not stopped at the limit are kept as they are and marked, instead of an error.
-        drafts: guess further tokens from the row before and the token between ([R, d], [R, d]) -> [R, d]; the network
-            judges them all at once. Sequences then have the same law, but are others with the same random numbers.
+        drafts: guess the tokens after the next one, which the network judges all at once. Sequences then have the same
+            law, but are others with the same random numbers.
         done: called with the number of sequences that have just been finished.
 
     Raises:
@@ -59,7 +59,7 @@ def sample_tokens(
         raise ValueError(f"n={n}, limit={limit}, slots={slots}: give n >= 0, and 1 or more of the others")
     sequences = TokenSlots(n, min(slots, n), limit, network.vocabulary.stop, cut)
     run: OneByOne | SeveralAtOnce
-    if drafts:
+    if drafts is not None:
         run = SeveralAtOnce(network, sequences, streams, sharpening, drafts)
     else:
         run = OneByOne(network, sequences, streams, sharpening)

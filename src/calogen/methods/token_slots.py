@@ -69,6 +69,21 @@ class TokenSlots:
         self.tokens[slots, self.place[slots]] = tokens
         self.over[slots] = (tokens == self.stop) | (self.place[slots] > self.limit)
 
+    def append_several(self, slots: Numbers, tokens: Numbers, counts: Numbers) -> Numbers:
+        """The first counts [R] of tokens [R, m] for some slots that are not over, up to a stop or the limit.
+
+        Returns how many were added [R].
+        """
+        before, place = self.place[slots], np.arange(tokens.shape[1])
+        room = np.minimum(counts, self.limit + 1 - before)
+        stops = (tokens == self.stop) & (place < room[:, None])
+        added: Numbers = np.where(stops.any(1), stops.argmax(1) + 1, room)
+        row, at = np.nonzero(place < added[:, None])
+        self.tokens[slots[row], before[row] + 1 + at] = tokens[row, at]
+        self.place[slots] = before + added
+        self.over[slots] = stops.any(1) | (self.place[slots] > self.limit)
+        return added
+
     def release(self) -> int:
         """Sequences that are over leave; returns how many.
 

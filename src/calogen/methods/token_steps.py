@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,14 @@ TOGETHER = 1 << 18
 """Logits turned into weights together: 1 MB in float32, which an L2 cache holds."""
 
 
+class InUse(NamedTuple):
+    """Tokens that the sequences of R rows have."""
+
+    table: Tensor  # whether each slot's has each token [slots, stop + 1]
+    owner: Tensor  # the slot of each row [R]
+    more: Tensor | None = None  # further tokens of each row alone [R, m]; 0, the start, is none
+
+
 class Choices(Protocol):
     """What the hidden row of a sequence says about its next token, as one choice or as several in order."""
 
@@ -31,7 +39,7 @@ class Choices(Protocol):
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens [R] -> [R, d]."""
 
-    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: Tensor | None = None) -> Tensor:
+    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: InUse | None = None) -> Tensor:
         """Logits [R, S] of rows h [R, d] for the next choice, given those before it [R] each, and tokens in use."""
 
     def forbidden(self, level: int) -> int | None:
@@ -73,7 +81,15 @@ class Stream(Protocol):
         """The next numbers."""
 
 
-Draft = Callable[[Tensor, Tensor], Tensor]
+class Drafts(Protocol):
+    """Guesses of the tokens after the next one."""
+
+    number: int
+    """k."""
+
+    def __call__(self, h: Tensor, token: Tensor) -> Tensor:
+        """Rows h [R, d], the embedded tokens they led to [R, d] -> rows [R, k, d] of the k tokens after these."""
+
 
 Streams = Callable[[int], Stream]
 """The random numbers of sequence i, by its number."""
@@ -99,16 +115,19 @@ class Used:
             self.table[list(slots)] = False
 
     def add(self, slots: NDArray[np.int64], tokens: Tensor) -> None:
-        """A token each [R] for some slots [R]."""
+        """A token each [R] for some slots [R], or several [R, m]; the start is none."""
         if self.table is not None:
-            self.table[torch.from_numpy(slots).to(tokens.device), tokens] = True
+            at = torch.from_numpy(slots).to(tokens.device)
+            self.table[at if tokens.ndim == 1 else at[:, None], tokens] = True
 
-    def of(self, slots: NDArray[np.int64]) -> Tensor | None:
-        """Which tokens each of some slots has [R, stop + 1], a copy."""
-        return None if self.table is None else self.table[torch.from_numpy(slots).to(self.table.device)]
+    def of(self, slots: NDArray[np.int64], more: Tensor | None = None) -> InUse | None:
+        """What sequences in some slots [R] have, and `more` [R, m]; good until something is added."""
+        if self.table is None:
+            return None
+        return InUse(self.table, torch.from_numpy(slots).to(self.table.device), more)
 
 
-def draw(choices: Choices, h: Tensor, u: Tensor, sharpening: Sharpening = PLAIN, used: Tensor | None = None) -> Tensor:
+def draw(choices: Choices, h: Tensor, u: Tensor, sharpening: Sharpening = PLAIN, used: InUse | None = None) -> Tensor:
     """The next tokens [R] of rows h [R, d], by uniform numbers u [R, levels]; used: see `Used`."""
     path: list[Tensor] = []
     for level in range(choices.levels):

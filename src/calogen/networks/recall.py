@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,16 +11,32 @@ from torch import Tensor
 class Seen(NamedTuple):
     """Of each of P tokens in sequences, those of the same group that came earlier, each once: Q pairs."""
 
-    row: Tensor  # [Q], of which token
+    row: Tensor  # [Q], of which token; ascending
     token: Tensor  # [Q], what came earlier
     again: Tensor  # [P]; the token itself came earlier
 
     def of(self, rows: Tensor) -> Seen:
-        """For some of the tokens [R]."""
-        place = torch.full_like(self.again, -1, dtype=torch.int64)
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        row = place[self.row]
-        return Seen(row[row >= 0], self.token[row >= 0], self.again[rows])
+        """For some of the tokens [R], in any order, and several times if need be."""
+        first, beyond = (torch.searchsorted(self.row, rows, right=right) for right in (False, True))
+        counts = beyond - first
+        row = torch.arange(len(rows), device=rows.device).repeat_interleave(counts)
+        return Seen(row, self.token[first.repeat_interleave(counts) + _counted(counts)], self.again[rows])
+
+
+class InUse(Protocol):
+    """Tokens that the sequences of R rows have."""
+
+    @property
+    def table(self) -> Tensor:
+        """Whether each of N sequences has each of S tokens [N, S], bool."""
+
+    @property
+    def owner(self) -> Tensor:
+        """The sequence of each row [R]."""
+
+    @property
+    def more(self) -> Tensor | None:
+        """Further tokens of each row alone [R, m]; 0, the start, is none."""
 
 
 def seen_before(owner: Tensor, group: Tensor, token: Tensor) -> Seen:

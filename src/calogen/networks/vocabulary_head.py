@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from calogen.networks.recall import Seen, seen_before
+from calogen.networks.recall import InUse, Seen, seen_before
 from calogen.networks.stored_linear import StoredLinear
 
 START = 0
@@ -90,7 +90,7 @@ class WholeVocabulary(nn.Module):
         """The choice that rows h [P, d] have and what it was, target [P]."""
         yield LinearChoice(None, self._features(h), self.head.weight, self.head.bias, target)
 
-    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: Tensor | None = None) -> Tensor:
+    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: InUse | None = None) -> Tensor:
         """All logits [P, K + 2] of rows h [P, d]; what was used makes no difference."""
         return self.head(self._features(h))
 
@@ -185,7 +185,7 @@ class TwoLevelVocabulary(nn.Module):
         again = self.log_again[group]
         return nats + torch.log1p(again.expm1() * q) - again * seen.again
 
-    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: Tensor | None = None) -> Tensor:
+    def logits(self, h: Tensor, path: Sequence[Tensor] = (), used: InUse | None = None) -> Tensor:
         """Logits of rows h [P, d] for the group [P, G + 1], or given that [P] for the code within [P, K / G].
 
         A row that has stopped has no second choice; it is given that of the last group.
@@ -193,7 +193,7 @@ class TwoLevelVocabulary(nn.Module):
         Args:
             h: rows.
             path: choices so far.
-            used: tokens that each sequence has already [P, K + 2]; None: none. It matters if the vocabulary `recalls`.
+            used: tokens that the rows' sequences have; None: none. It matters if the vocabulary `recalls`.
         """
         if not path:
             return self.first(h)
@@ -201,8 +201,7 @@ class TwoLevelVocabulary(nn.Module):
         within = torch.bmm(self._codes()[group], self._query(h, group)[:, :, None].to(self.bias))
         logits = within[:, :, 0] + self.bias.view(self.groups, self.members)[group]
         if self.recalls and used is not None:
-            own = used[:, 1 : 1 + self.codes].unflatten(1, (self.groups, self.members))
-            logits = logits + self.log_again[group][:, None] * own[torch.arange(len(h), device=h.device), group]
+            logits = logits + self.log_again[group][:, None] * self._had(used, group)
         return logits
 
     def forbidden(self, level: int) -> int | None:
@@ -224,6 +223,14 @@ class TwoLevelVocabulary(nn.Module):
         code = (tokens - 1).clamp(max=self.codes - 1)
         logits = (query * self.table.embedding(code + 1)).sum(1) + self.bias[code]
         return logits.masked_fill(tokens == self.stop, 0.0)
+
+    def _had(self, used: InUse, group: Tensor) -> Tensor:
+        """Which codes of a group [P] are in use [P, K / G]."""
+        had = used.table[:, 1 : 1 + self.codes].unflatten(1, (self.groups, self.members))[used.owner, group]
+        if used.more is not None:
+            row, place = (self._group(used.more) == group[:, None]).nonzero().unbind(1)
+            had[row, (used.more[row, place] - 1).remainder(self.members)] = True
+        return had
 
     def _query(self, h: Tensor, group: Tensor) -> Tensor:
         """What rows h [R, d] look for within their groups [R] -> [R, rank]; a group has its own scales of it."""

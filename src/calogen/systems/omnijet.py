@@ -25,15 +25,16 @@ from calogen.data.incident import Incident
 from calogen.data.showers import Showers
 from calogen.detector.geometry import Detector, tilt
 from calogen.methods.token_choice import Sharpening
+from calogen.networks.token_drafts import TokenDrafts
 from calogen.systems.code_groups import CodeGroups, GroupedTokenizer, GroupsStage
 from calogen.systems.domain import TILT_SLACK, Domain
+from calogen.systems.draft_stage import DraftStage
 from calogen.systems.drawing import Precision, chosen_precision, require_precision, starts
 from calogen.systems.hit_autoencoder import AutoencoderSizes
-from calogen.systems.hit_counts import PLAN as COUNTS_PLAN
 from calogen.systems.hit_counts import HitCounts, HitCountsStage
 from calogen.systems.hit_energies import HitEnergies, HitEnergiesStage
 from calogen.systems.hit_tokenizer import Decoded, HitTokenizer, TokenizerConfig
-from calogen.systems.hit_tokenizer_stage import PLANS as TOKENIZER_PLANS
+from calogen.systems.omnijet_plans import DESK_PLANS, PUBLISHED_PLANS
 from calogen.systems.omnijet_stages import HitsStage, TakenTokenizerStage, share_left_out
 from calogen.systems.particles import Particles
 from calogen.systems.system import Preset, System, Tune
@@ -45,7 +46,7 @@ from calogen.systems.token_generator import (
     TokenGenerator,
     TokenStage,
 )
-from calogen.train import Plan, Stage
+from calogen.train import Stage
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class OmniJet(System):
         self.energies = HitEnergies()
         self.counts = HitCounts() if config.network.counted else None
         self.generator = TokenGenerator(self.tokenizer.vocabulary, Particles(), config.network)
+        self.drafts = TokenDrafts(config.network.width, config.network.drafts) if config.network.drafts else None
         self.tokens = GroupedTokenizer(self.tokenizer, self.groups)
         self.taken = False  # the tokenizer is another state's
         self.decoding_did = DecodingDid()
@@ -104,16 +106,17 @@ class OmniJet(System):
 
     def parts(self) -> dict[str, nn.Module]:
         """See `System`."""
+        optional = {"counts": self.counts, "drafts": self.drafts}
         return {
             "domain": self.domain,
             "tokenizer": self.tokenizer,
             "groups": self.groups,
             "energies": self.energies,
             "generator": self.generator,
-        } | ({} if self.counts is None else {"counts": self.counts})
+        } | {name: part for name, part in optional.items() if part is not None}
 
     def stages(self) -> list[Stage]:
-        """The tokenizer, the order of its codes where they are drawn by groups, energies of hits, and the generator."""
+        """The tokenizer, the order of its codes where they are drawn by groups, energies, counts, generator, drafts."""
         plans = DESK_PLANS
         tokenizer = TakenTokenizerStage if self.taken else HitsStage
         groups: list[Stage] = []
@@ -126,13 +129,9 @@ class OmniJet(System):
         counts: list[Stage] = []
         if self.counts is not None:
             counts = [HitCountsStage(self.counts, self._hits_of, plans["counts"])]
-        return [
-            tokenizer(self, plans["tokenizer"]),
-            *groups,
-            *calibrate,
-            *counts,
-            TokenStage(self.generator, self.tokens, plans["generator"], afresh=not self.taken),
-        ]
+        generator = TokenStage(self.generator, self.tokens, plans["generator"], afresh=not self.taken)
+        drafts = [] if self.drafts is None else [DraftStage(self.drafts, generator, plans["drafts"])]
+        return [tokenizer(self, plans["tokenizer"]), *groups, *calibrate, *counts, generator, *drafts]
 
     def _hits_of(self, showers: Showers) -> NDArray[np.int64]:
         """Hits of each shower [N]."""
@@ -184,7 +183,7 @@ class OmniJet(System):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        guess: bool = False,
+        guess: bool | None = None,
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
     ) -> Showers:
         """One shower for each incident particle: a point in the middle of each cell with energy.
@@ -201,7 +200,8 @@ class OmniJet(System):
             temperature: logits are divided by it; 1 is what was learned.
             top_k: keep so many of the likeliest options of each choice; None: all.
             top_p: keep the likeliest options that have this probability together; None: all.
-            guess: drafts guess further tokens, which are kept where the network agrees: other showers of the same law.
+            guess: drafts guess further tokens, which are kept where the network agrees: other showers of the same law,
+                several times faster. None: where the state has drafts; False: each token by itself.
             precision: of the large weights; `auto`: the configuration's, on processors that compute in it. In bfloat16
                 the odd shower differs with the batch it is drawn in.
 
@@ -211,6 +211,8 @@ class OmniJet(System):
         """
         self.domain.check(incident)
         sharpening = Sharpening(temperature, top_k, top_p)
+        if guess and self.drafts is None:
+            raise ValueError("guess=True needs drafts, which this state was made without: network.drafts=0")
         chosen = chosen_precision(precision, self.config.precision, self.device)
         if not self.conditioned:
             warnings.warn(UNCONDITIONED, stacklevel=2)
@@ -231,10 +233,13 @@ class OmniJet(System):
         )
         return self.showers_of(drawn, incident)
 
-    def draw(self, incident: Incident, *, seed: int, first: int = 0, **options: Any) -> DrawnCodes:
-        """Codes of a shower for each particle; options of `TokenGenerator.sample`."""
+    def draw(
+        self, incident: Incident, *, seed: int, first: int = 0, guess: bool | None = None, **options: Any
+    ) -> DrawnCodes:
+        """Codes of a shower for each particle; options of `TokenGenerator.sample`, and whether the drafts guess."""
         counts = None if self.counts is None else self.counts.draw(incident, seed=seed, first=first)
-        return self.generator.sample(incident, seed=seed, first=first, counts=counts, **options)
+        drafts = None if guess is False else self.drafts
+        return self.generator.sample(incident, seed=seed, first=first, counts=counts, drafts=drafts, **options)
 
     @torch.inference_mode()
     def showers_of(self, drawn: DrawnCodes, incident: Incident) -> Showers:
@@ -273,50 +278,6 @@ UNCONDITIONED = (
     "this configuration has no condition: showers have the energies of the training showers, not those asked for"
 )
 
-DESK_PLANS: dict[str, Plan] = {
-    # Sized for one CPU core and some thousand showers of 800 hits: 0.4 s a tokenizer step, 0.7 s a generator step.
-    "tokenizer": replace(
-        TOKENIZER_PLANS["desk"],
-        steps=2500,
-        batch_size=4,
-        learning_rate=4e-3,
-        validate_every=500,
-        validation_showers=100,
-    ),
-    "groups": Plan(steps=1),
-    "calibrate": Plan(steps=1),
-    "counts": COUNTS_PLAN,
-    "generator": Plan(
-        steps=4000,
-        batch_size=4,
-        optimizer="adamw",
-        learning_rate=2e-3,
-        schedule="cosine",
-        warmup_steps=200,
-        betas=(0.9, 0.95),
-        weight_decay=1e-2,
-        grad_clip=1.0,
-        ema="constant",
-        ema_decay=0.995,
-        validate_every=500,
-        validation_showers=100,
-    ),
-}
-
-PUBLISHED_PLANS: dict[str, Plan] = {
-    "tokenizer": TOKENIZER_PLANS["published"],
-    # arXiv:2501.05534: 106 epochs of 6,000 batches of 72. Its Lookahead around RAdam is left out here.
-    "generator": Plan(
-        steps=636_000,
-        batch_size=72,
-        optimizer="radam",
-        learning_rate=1e-3,
-        betas=(0.95, 0.999),
-        weight_decay=1e-2,
-        grad_clip=1.0,
-    ),
-}
-
 DESK_TOKENIZER = TokenizerConfig(
     AutoencoderSizes(codes=8192, code_dim=8, width=64, heads=4, blocks=2, dropout=0.0, start="hits", turns=True),
     scaling="cells",
@@ -324,7 +285,7 @@ DESK_TOKENIZER = TokenizerConfig(
     apart="nearest",
 )
 DESK_NETWORK = GeneratorSizes(
-    width=128, blocks=4, heads=4, feedforward=352, groups=64, rank=32, drafts=4, counted=True, recalls=True
+    width=128, blocks=4, heads=4, feedforward=352, groups=64, rank=32, drafts=16, counted=True, recalls=True
 )
 
 PRESETS: dict[str, Preset] = {

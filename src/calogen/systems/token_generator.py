@@ -21,7 +21,7 @@ from calogen.methods.next_token import NextToken
 from calogen.methods.token_choice import PLAIN, Sharpening
 from calogen.methods.token_sampling import SLOTS, sample_tokens
 from calogen.networks.stored_linear import stored
-from calogen.networks.token_drafts import TokenDraft
+from calogen.networks.token_drafts import TokenDrafts
 from calogen.networks.token_transformer import (
     TokenTransformer,
     modern_token_transformer,
@@ -94,7 +94,7 @@ class GeneratorSizes:
     rank: int = 32  # numbers a code is known by
     rotary: bool = False  # places in the sequence are known
     steered: bool = True  # the condition steers the blocks, besides being part of the start
-    drafts: int = 0  # further tokens that are guessed
+    drafts: int = 0  # further tokens that are guessed at a time, where guesses are asked for
     counted: bool = False  # it is told how many codes a shower has
     recalls: bool = False  # codes that a shower has already are less likely, or likelier, by a factor of their own
 
@@ -148,7 +148,7 @@ class TokenGenerator(nn.Module):
         super().__init__()
         self.particles, self.sizes = particles, sizes
         network = sizes.network(codes, particles.size)
-        self.method = NextToken(network, [TokenDraft(sizes.width) for _ in range(sizes.drafts)])
+        self.method = NextToken(network)
         self.register_buffer("longest", torch.tensor(0))
 
     @property
@@ -185,7 +185,7 @@ class TokenGenerator(nn.Module):
         cut: bool = False,
         sharpening: Sharpening = PLAIN,
         precision: Precision = "float32",
-        guess: bool = False,
+        drafts: TokenDrafts | None = None,
         progress: bool = False,
     ) -> DrawnCodes:
         """Codes of a shower for each particle. With the seed, particle i is shower `first` + i of a request.
@@ -200,17 +200,15 @@ class TokenGenerator(nn.Module):
             cut: a shower that has not ended at the limit stays as it is then, instead of an error.
             sharpening: none by default: the distribution that was learned.
             precision: of the large weights. In bfloat16 the odd shower differs with the batch it is drawn in.
-            guess: the drafts guess further codes: the same law in fewer evaluations, other showers for the seed.
+            drafts: guess further codes: the same law in fewer evaluations, other showers for the seed.
             progress: show a bar.
 
         Raises:
-            ValueError: an unknown precision, no limit where nothing was learned, guesses without drafts, or counts that
-                are missing, or given where the network is not told.
+            ValueError: an unknown precision, no limit where nothing was learned, or counts that are missing, or given
+                where the network is not told.
             TooLongError: a shower has not ended at the limit.
         """
         dtype = torch.bfloat16 if require_precision(precision) == "bfloat16" else torch.float32
-        if guess and not len(self.method.drafts):
-            raise ValueError("guess=True needs drafts, which this generator was made without: sizes.drafts=0")
         if (counts is not None) != self.sizes.counted:
             raise ValueError(
                 "counts are for a generator that is told them (sizes.counted), which this is "
@@ -229,7 +227,7 @@ class TokenGenerator(nn.Module):
                 slots=batch_size,
                 sharpening=sharpening,
                 cut=cut,
-                drafts=[stored(draft, dtype) for draft in self.method.drafts] if guess else (),
+                drafts=None if drafts is None else stored(drafts, dtype),
                 done=advance,
             )
         return DrawnCodes(drawn.tokens - 1, drawn.offsets, drawn.complete, drawn.passes)

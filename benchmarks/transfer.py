@@ -35,7 +35,7 @@ TOKENIZED = ("tokenizer", "groups", "energies")
 
 def started(origin: OmniJet, source: OmniJet | None, seed: int) -> OmniJet:
     """A system of the origin's tokens, whose generator starts from the source's, or anew."""
-    config = replace(origin.config, network=replace(origin.config.network, drafts=0))
+    config = replace(origin.config, network=replace(origin.config.network, drafts=0), ranked=False)
     system = OmniJet.create(config, origin.detector, seed=seed)
     if source is not None:
         system.start_from(source, label="the kind before")

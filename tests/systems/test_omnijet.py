@@ -31,6 +31,7 @@ SMALL = OmniJetConfig(
     TOKENIZER,
     GeneratorSizes(width=24, blocks=1, heads=2, feedforward=32, groups=8, rank=8, drafts=2, counted=True, recalls=True),
     calibrated=True,
+    ranked=True,
 )
 PUBLISHED = OmniJetConfig(TOKENIZER, replace(PUBLISHED_SIZES, width=16, blocks=1, heads=2, feedforward=24))
 MEGABYTE = 1e6
@@ -38,8 +39,10 @@ MEGABYTE = 1e6
 
 def quick(system: OmniJet, generator: int = 150, tokenizer: int = 120) -> dict[str, Plan]:
     few = {"batch_size": 16, "validate_every": 75, "validation_showers": 20}
-    steps = {"tokenizer": tokenizer, "groups": 1, "calibrate": 1, "counts": 400, "generator": generator, "drafts": 60}
-    plans = {name: replace(plan, **few, steps=steps[name], warmup_steps=5) for name, plan in system.plans().items()}
+    steps = {"tokenizer": tokenizer, "counts": 400, "generator": generator, "drafts": 60}
+    plans = {
+        name: replace(plan, **few, steps=steps.get(name, 1), warmup_steps=5) for name, plan in system.plans().items()
+    }
     return plans | {"generator": replace(plans["generator"], learning_rate=1e-2, ema="none")}
 
 

@@ -193,7 +193,7 @@ def _untrained(config: OmniJetConfig, train: Showers, request: Request, start: O
     Raises:
         ValueError: a detector, sizes or particles that the system is not for.
     """
-    config = replace(config, network=replace(config.network, drafts=0))
+    config = replace(config, network=replace(config.network, drafts=0), ranked=False)
     system = OmniJet.create(config, train.detector, seed=request.seed)
     if start is not None:
         for name in (TOKENIZER, "groups"):

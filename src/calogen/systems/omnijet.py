@@ -6,13 +6,15 @@ E, direction, kind -> transformer: p(k_1 | E) p(k_2 | k_1, E) ... p(end | all, E
        | a code in two choices: its group, and which of it (published: in one)
        | the number of hits n first, p(n | E), then p(k_t | k_1 ... k_{t-1}, n, E) (published: n is where they end)
 codes -> autoencoder, all hits of a shower at once -> places and energies -> rounded to cells, one hit a cell
-       | decoded energies are mapped to be distributed as those of Geant4's hits (not as published)
+       | decoded energies are mapped to be distributed as those of Geant4's hits, and of drawn hits the
+         i-th brightest to have its mean (not as published)
      showers: one point in the middle of each cell with energy
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -26,6 +28,7 @@ from calogen.data.showers import Showers
 from calogen.detector.geometry import Detector, tilt
 from calogen.methods.token_choice import Sharpening
 from calogen.networks.token_drafts import TokenDrafts
+from calogen.systems.box_view import BoxHits
 from calogen.systems.code_groups import CodeGroups, GroupedTokenizer, GroupsStage
 from calogen.systems.domain import TILT_SLACK, Domain
 from calogen.systems.draft_stage import DraftStage
@@ -37,6 +40,7 @@ from calogen.systems.hit_tokenizer import Decoded, HitTokenizer, TokenizerConfig
 from calogen.systems.omnijet_plans import DESK_PLANS, PUBLISHED_PLANS
 from calogen.systems.omnijet_stages import HitsStage, TakenTokenizerStage, share_left_out
 from calogen.systems.particles import Particles
+from calogen.systems.rank_energies import RankEnergies, RankEnergiesStage
 from calogen.systems.system import Preset, System, Tune
 from calogen.systems.token_generator import (
     AT_ONCE,
@@ -48,6 +52,8 @@ from calogen.systems.token_generator import (
 )
 from calogen.train import Stage
 
+Energies = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class OmniJetConfig:
@@ -56,6 +62,7 @@ class OmniJetConfig:
     code: TokenizerConfig = field(default_factory=TokenizerConfig)  # hits to codes and back
     network: GeneratorSizes = PUBLISHED_SIZES  # of the transformer
     calibrated: bool = False  # decoded energies are mapped to be distributed as true ones, see `HitEnergies`
+    ranked: bool = False  # and those of drawn hits scaled by their rank in the shower, see `RankEnergies`
     precision: Precision = "float32"  # of its large weights in `sample`, where scores were shown to hold
 
     def __post_init__(self) -> None:
@@ -92,6 +99,7 @@ class OmniJet(System):
         self.tokenizer = HitTokenizer(config.code, detector)
         self.groups = CodeGroups(self.tokenizer.vocabulary)
         self.energies = HitEnergies()
+        self.ranks = RankEnergies()
         self.counts = HitCounts() if config.network.counted else None
         self.generator = TokenGenerator(self.tokenizer.vocabulary, Particles(), config.network)
         self.drafts = TokenDrafts(config.network.width, config.network.drafts) if config.network.drafts else None
@@ -112,6 +120,7 @@ class OmniJet(System):
             "tokenizer": self.tokenizer,
             "groups": self.groups,
             "energies": self.energies,
+            "ranks": self.ranks,
             "generator": self.generator,
         } | {name: part for name, part in optional.items() if part is not None}
 
@@ -131,7 +140,19 @@ class OmniJet(System):
             counts = [HitCountsStage(self.counts, self._hits_of, plans["counts"])]
         generator = TokenStage(self.generator, self.tokens, plans["generator"], afresh=not self.taken)
         drafts = [] if self.drafts is None else [DraftStage(self.drafts, generator, plans["drafts"])]
-        return [tokenizer(self, plans["tokenizer"]), *groups, *calibrate, *counts, generator, *drafts]
+        ranks: list[Stage] = []
+        if self.config.ranked:
+            ranks = [RankEnergiesStage(self.ranks, self._unranked, self.tokenizer.hits, plans["ranks"])]
+        return [tokenizer(self, plans["tokenizer"]), *groups, *calibrate, *counts, generator, *drafts, *ranks]
+
+    @torch.inference_mode()
+    def _unranked(self, incident: Incident, seed: int) -> BoxHits:
+        """Drawn hits, before they are scaled by their rank; showers that do not end are cut."""
+        for part in self.parts().values():
+            part.eval()
+        drawn = self.draw(incident, seed=seed, cut=True)
+        hits = self.tokens.decode(drawn.codes, drawn.offsets, incident).hits
+        return replace(hits, energy=self.energies(hits.energy))
 
     def _hits_of(self, showers: Showers) -> NDArray[np.int64]:
         """Hits of each shower [N]."""
@@ -244,7 +265,8 @@ class OmniJet(System):
     @torch.inference_mode()
     def showers_of(self, drawn: DrawnCodes, incident: Incident) -> Showers:
         """The showers of drawn codes, one for each particle; empty ones stay empty."""
-        return self._showers(self.tokens.decode(drawn.codes, drawn.offsets, incident))
+        decoded = self.tokens.decode(drawn.codes, drawn.offsets, incident)
+        return self._showers(decoded, lambda energy: self.ranks(energy, decoded.hits.offsets, incident))
 
     def reconstruct(
         self, showers: Showers, *, seed: int, batch_size: int = 64, progress: bool = False, first: int = 0
@@ -267,10 +289,10 @@ class OmniJet(System):
         codes, offsets = self.tokens.encode(showers)
         return self._showers(self.tokens.decode(codes, offsets, showers.incident))
 
-    def _showers(self, decoded: Decoded) -> Showers:
+    def _showers(self, decoded: Decoded, scaled: Callable[[Energies], Energies] = lambda energy: energy) -> Showers:
         """Hits -> showers, with the account of what was done to have one a cell."""
         self.decoding_did = self.decoding_did.plus(decoded)
-        return replace(decoded.hits, energy=self.energies(decoded.hits.energy)).showers()
+        return replace(decoded.hits, energy=scaled(self.energies(decoded.hits.energy))).showers()
 
 
 UNTOLD = "this configuration has no condition and cannot tell them; network.form=modern can"
@@ -291,7 +313,7 @@ DESK_NETWORK = GeneratorSizes(
 PRESETS: dict[str, Preset] = {
     "box-photons-desk": Preset(
         "photons in the box of 30 x 30 x 30 cells, by energy; small networks, for some thousand showers on a CPU",
-        OmniJetConfig(DESK_TOKENIZER, DESK_NETWORK, calibrated=True),
+        OmniJetConfig(DESK_TOKENIZER, DESK_NETWORK, calibrated=True, ranked=True),
         DESK_PLANS,
         "box-30",
     ),

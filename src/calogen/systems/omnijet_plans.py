@@ -36,6 +36,7 @@ DESK_PLANS: dict[str, Plan] = {
         validate_every=500,
         validation_showers=100,
     ),
+    "ranks": Plan(steps=1),
     "drafts": Plan(
         steps=400,
         batch_size=2,
